@@ -1,0 +1,151 @@
+//! The command line: what can be said, and the help.
+
+use clap::{Args, Parser, Subcommand};
+use convoy_runtime::config::VARIABLES;
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// Exit status for a command line that makes no sense.
+pub(crate) const USAGE: u8 = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+  convoy run redis-server --port 6379   a server whose connections on this host are accelerated
+  convoy run redis-benchmark -c 50      a client; both ends must run under Convoy
+  convoy stat                           what your programs under Convoy are doing now
+  convoy doctor nginx                   would nginx be accelerated, and is this machine fit?
+
+'convoy COMMAND --help' tells more, and 'convoy run --help' lists all settings.";
+
+/// Convoy lets unmodified programs talk TCP through shared memory.
+///
+/// It is loaded into a program with LD_PRELOAD, and connections between two programs on this host that both run
+/// under it leave the kernel's TCP: small messages of many connections travel together. Everything else stays
+/// as it was.
+#[derive(Parser, Debug)]
+#[command(name = "convoy", version, about, long_about, after_help = EXAMPLES, subcommand_required = true)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    Run(Run),
+    Stat(Stat),
+    Doctor(Doctor),
+}
+
+/// Run a program under Convoy
+///
+/// The program replaces this command: it has the same process id, and its exit status is the one you see.
+#[derive(Args, Debug)]
+#[command(after_help = "All settings: 'convoy run --help'.", after_long_help = run_help())]
+pub(crate) struct Run {
+    /// Change a setting, e.g. --set SPIN_US=20; may be given several times
+    ///
+    /// The CONVOY_ in front of the name may be left out. A setting given here wins over the environment.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub(crate) settings: Vec<String>,
+    /// Load this library instead of the libconvoy.so that belongs to this command
+    ///
+    /// Without it: CONVOY_LIBRARY, then libconvoy.so beside this command, then in ../lib/convoy and ../lib.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) library: Option<PathBuf>,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM ARGS")]
+    pub(crate) program: Vec<OsString>,
+}
+
+/// Show the counters of programs that run under Convoy now
+///
+/// Reading them costs the programs nothing. A program appears once it has used a TCP connection on this host.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Exit status: 0 done; 1 the process PID does not run under Convoy, or the counters cannot be read; 2 wrong usage.")]
+pub(crate) struct Stat {
+    /// Only this process, with every counter and its meaning
+    pub(crate) pid: Option<u32>,
+    /// Print JSON for programs: an object with a list 'processes'
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print again every so many seconds, with numbers per second, until interrupted
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) watch: Option<f64>,
+}
+
+/// Tell whether a program would be accelerated, and whether this machine is fit
+///
+/// Without PROGRAM only the machine is looked at. Nothing is started or changed.
+#[derive(Args, Debug)]
+#[command(after_help = "Exit status: 0 yes; 1 no; 2 wrong usage, or there is no such program.")]
+pub(crate) struct Doctor {
+    /// A program: a path, or a name to be found in PATH
+    pub(crate) program: Option<PathBuf>,
+    /// The library that 'convoy run' would load; found as there if not given
+    #[arg(long, value_name = "PATH")]
+    pub(crate) library: Option<PathBuf>,
+    /// Print JSON for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=86400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("allowed is a number from 0.1 to 86400".to_owned()),
+    }
+}
+
+fn run_help() -> String {
+    let mut help = String::from(
+        "Exit status: the program's own; 125 this command failed; 126 the program cannot be run; \
+         127 there is no such program.\n\nSettings (environment variables; sizes may end in K, M or G):",
+    );
+    for variable in VARIABLES {
+        let (name, meaning) = (variable.name, variable.meaning);
+        // Writing to a string cannot fail.
+        let _ = write!(help, "\n\n  {name}\n    {meaning}\n    allowed: {}\n", variable.allowed);
+        let _ = write!(help, "    default: {}", variable.default);
+    }
+    help
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_program_may_have_options_without_a_separator() {
+        for words in [&["--port", "1"][..], &["--", "--port"], &["-c", "--set", "x"]] {
+            let line = ["convoy", "run", "--set", "SPIN_US=1", "redis-server"].iter().chain(words);
+            let Command::Run(run) = Cli::try_parse_from(line).unwrap().command else { panic!() };
+            assert_eq!(run.settings, ["SPIN_US=1"]);
+            assert_eq!(run.program[0], "redis-server");
+            assert_eq!(&run.program[run.program.len() - 1], words[words.len() - 1]);
+        }
+        assert!(Cli::try_parse_from(["convoy", "run", "--bogus", "ls"]).is_err());
+    }
+
+    #[test]
+    fn help_names_every_setting() {
+        let help = run_help();
+        assert!(VARIABLES.iter().all(|variable| help.contains(variable.name)));
+    }
+
+    #[test]
+    fn seconds_are_checked() {
+        assert_eq!(seconds("0.5"), Ok(0.5));
+        assert!(["0", "-1", "x", "nan", "1e9"].iter().all(|text| seconds(text).is_err()));
+    }
+}

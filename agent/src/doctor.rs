@@ -1,0 +1,136 @@
+//! `convoy doctor`: findings about a program and the machine, and the verdict that follows from them.
+//!
+//! Not here: looking at programs ([`program`], [`elf`]) and at the machine ([`machine`]).
+
+mod elf;
+mod machine;
+mod program;
+
+use crate::Outcome;
+use crate::cli::Doctor;
+use crate::output::print;
+use convoy_runtime::config;
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::path::Path;
+
+/// Exit status for "no".
+const NO: u8 = 1;
+
+/// What a finding means for acceleration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Fine,
+    /// Good to know; changes nothing.
+    Note,
+    /// Rules acceleration out.
+    No,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug)]
+pub(crate) struct Finding {
+    pub(crate) verdict: Verdict,
+    /// What was looked at, in a word or two.
+    pub(crate) topic: &'static str,
+    /// What was found, and what to do about it.
+    pub(crate) text: String,
+}
+
+/// Findings under construction.
+#[derive(Default)]
+pub(crate) struct Findings(Vec<Finding>);
+
+impl Findings {
+    pub(crate) fn fine(&mut self, topic: &'static str, text: impl Into<String>) {
+        self.add(Verdict::Fine, topic, text.into());
+    }
+
+    pub(crate) fn note(&mut self, topic: &'static str, text: impl Into<String>) {
+        self.add(Verdict::Note, topic, text.into());
+    }
+
+    pub(crate) fn no(&mut self, topic: &'static str, text: impl Into<String>) {
+        self.add(Verdict::No, topic, text.into());
+    }
+
+    fn add(&mut self, verdict: Verdict, topic: &'static str, text: String) {
+        self.0.push(Finding { verdict, topic, text });
+    }
+
+    fn good(&self) -> bool {
+        self.0.iter().all(|finding| finding.verdict != Verdict::No)
+    }
+}
+
+/// Why a program would not be accelerated, in words; `None` if it would be, or cannot be found.
+pub(crate) fn obstacle(program: &Path) -> Option<String> {
+    let (_, findings) = program::examine(program).ok()?;
+    findings.0.into_iter().find(|finding| finding.verdict == Verdict::No).map(|finding| finding.text)
+}
+
+pub(crate) fn doctor(options: &Doctor) -> Outcome {
+    config::load();
+    let program = options.program.as_deref().map(program::examine).transpose()?;
+    let machine = machine::examine(options.library.as_deref());
+    let good = machine.good() && program.as_ref().is_none_or(|(_, findings)| findings.good());
+    let text = if options.json {
+        document(program.as_ref(), &machine, good)
+    } else {
+        report(program.as_ref(), &machine, good)
+    };
+    print(&text)?;
+    Ok(if good { 0 } else { NO })
+}
+
+fn report(program: Option<&(String, Findings)>, machine: &Findings, good: bool) -> String {
+    let mut text = String::new();
+    if let Some((path, findings)) = program {
+        let _ = writeln!(text, "{path}");
+        text.push_str(&lines(findings));
+    }
+    text.push_str("this machine\n");
+    text.push_str(&lines(machine));
+    let verdict = match (program, good) {
+        (Some((path, _)), true) => {
+            format!("yes: {path} would be accelerated (with other programs under Convoy on this host)")
+        }
+        (Some((path, _)), false) => {
+            format!("no: {path} would not be accelerated; it runs as it does without Convoy")
+        }
+        (None, true) => "yes: this machine is fit for Convoy".to_owned(),
+        (None, false) => {
+            "no: this machine is not fit for Convoy; programs run as they do without it".to_owned()
+        }
+    };
+    let _ = writeln!(text, "{verdict}");
+    text
+}
+
+fn lines(findings: &Findings) -> String {
+    let width = findings.0.iter().map(|finding| finding.topic.len()).max().unwrap_or(0);
+    let line = |finding: &Finding| {
+        format!("  {:<4}  {:<width$}  {}\n", word(finding.verdict), finding.topic, finding.text)
+    };
+    findings.0.iter().map(line).collect()
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Fine => "ok",
+        Verdict::Note => "note",
+        Verdict::No => "NO",
+    }
+}
+
+fn document(program: Option<&(String, Findings)>, machine: &Findings, good: bool) -> String {
+    let path = program.map(|(path, _)| path);
+    let about = program.map(|(_, findings)| list(findings)).unwrap_or_default();
+    let document = json!({ "accelerated": good, "program": path, "program_findings": about, "machine_findings": list(machine) });
+    format!("{document}\n")
+}
+
+fn list(findings: &Findings) -> Vec<Value> {
+    let one = |finding: &Finding| json!({ "verdict": word(finding.verdict).to_lowercase(), "topic": finding.topic, "text": finding.text });
+    findings.0.iter().map(one).collect()
+}

@@ -1,0 +1,107 @@
+//! A real redis-server under redis-benchmark, without pipelining.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::compare::{Better, Case, Row, Sample, compare_all};
+use crate::lab::{Lab, Run, Side, Transport, free_port};
+
+const MEASURE: &str = "redis";
+const TESTS: [&str; 2] = ["SET", "GET"];
+
+pub(crate) fn all(lab: &Lab, report: &mut dyn FnMut(Vec<Row>)) {
+    report(clients(lab, 50));
+    report(clients(lab, 1));
+}
+
+/// SET and GET with that many clients, each with one request outstanding.
+pub(crate) fn clients(lab: &Lab, clients: usize) -> Vec<Row> {
+    let name = |test: &str| format!("{test}, {clients} client{}", if clients == 1 { "" } else { "s" });
+    let cases =
+        TESTS.iter().map(|test| Case::new(MEASURE, name(test), "requests/s", Better::Higher)).collect();
+    // Roughly the asked time over TCP on a small machine.
+    let requests = (lab.seconds * if clients == 1 { 50e3 } else { 200e3 }) as u64;
+    compare_all(lab, cases, &Transport::ALL, |run| once(run, clients, requests.max(1000)))
+}
+
+fn once(run: &Run<'_>, clients: usize, requests: u64) -> Result<Vec<Sample>> {
+    let port = free_port()?.to_string();
+    let socket = run.path("redis.sock");
+    let mut command = run.command("redis-server");
+    command.args([
+        "--port",
+        &port,
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--unixsocket",
+    ]);
+    command.arg(&socket).args(["--loglevel", "warning"]);
+    let mut server = run.start(command, Side::Server)?;
+    run.await_port(port.parse()?, &mut server)?;
+
+    // One run of the client per test, so that CPU time is each test's own.
+    let mut samples = Vec::new();
+    for test in TESTS {
+        let mut command = run.command("redis-benchmark");
+        command.args([
+            "--csv",
+            "-c",
+            &clients.to_string(),
+            "-n",
+            &requests.to_string(),
+            "-t",
+            &test.to_lowercase(),
+        ]);
+        if run.transport == Transport::Unix {
+            command.arg("-s").arg(&socket);
+        } else {
+            command.args(["-h", "127.0.0.1", "-p", &port]);
+        }
+        let before = server.cpu_now();
+        let end = run.start(command, Side::Client)?.wait(run.lab.limit())?;
+        let cpu_seconds = end.cpu_seconds + server.cpu_now() - before;
+        let (value, mut extra) = figures(&end.output, test)?;
+        extra.insert("requests".to_owned(), requests as f64);
+        samples.push(Sample { value, extra, cpu_seconds, counters: run.counters() });
+    }
+    server.signal(libc::SIGTERM);
+    server.wait(run.lab.watchdog)?;
+    let counters = run.counters();
+    for sample in &mut samples {
+        sample.counters = counters.clone();
+    }
+    Ok(samples)
+}
+
+/// Requests per second and the other columns of `--csv`, whose first line names them.
+fn figures(output: &[String], test: &str) -> Result<(f64, BTreeMap<String, f64>)> {
+    let cells =
+        |line: &str| line.split(',').map(|cell| cell.trim_matches('"').to_owned()).collect::<Vec<_>>();
+    let mut lines =
+        output.iter().map(|line| cells(line)).skip_while(|line| line.first().is_none_or(|c| c != "test"));
+    let names = lines.next().context("redis-benchmark printed no heading")?;
+    let values = lines.find(|line| line.first().is_some_and(|cell| cell == test));
+    let values = values.ok_or_else(|| anyhow!("redis-benchmark printed no line for {test}"))?;
+    let number = |(name, value): (String, String)| Some((name, value.parse().ok()?));
+    let extra: BTreeMap<String, f64> = names.into_iter().zip(values).filter_map(number).collect();
+    let rps = *extra.get("rps").context("redis-benchmark printed no rps")?;
+    Ok((rps, extra))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::figures;
+
+    #[test]
+    fn csv_is_read_by_its_heading() {
+        let output = ["\"test\",\"rps\",\"p50_latency_ms\"", "\"SET\",\"123.5\",\"0.25\""].map(str::to_owned);
+        let (rps, extra) = figures(&output, "SET").unwrap_or_default();
+        assert_eq!((rps, extra.get("p50_latency_ms").copied()), (123.5, Some(0.25)));
+        assert!(figures(&output, "GET").is_err());
+    }
+}

@@ -1,0 +1,240 @@
+//! Bells: how a sleeping thread is woken by another process.
+//!
+//! A bell is a FIFO in the user's directory with a record in the registry. Whoever sleeps puts the bell's number
+//! where its wakers look (a stream's waiters) and sleeps in the kernel's poll with the FIFO in the set. When to ring
+//! and when not is in `shm::bell_word`; a ring costs one write, and only the first waker after a look pays it.
+
+use crate::lock::{Mutex, free_in_child};
+use crate::process;
+use crate::session::{self, Session};
+use crate::shm::bell_word::BellWord;
+use crate::shm::waiters::Bells;
+use crate::{stats, sys, table};
+use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+/// A bell of this process.
+#[derive(Debug)]
+pub struct Bell {
+    pub number: u16,
+    /// Read end, to be polled.
+    pub fd: i32,
+}
+
+/// Bells not in use at the moment; a thread borrows one for the time of its sleep.
+static POOL: Mutex<Vec<Bell>> = Mutex::new(Vec::new());
+
+impl Bell {
+    /// A bell to keep, or nothing when descriptors or numbers run out.
+    pub fn create() -> Option<Self> {
+        POOL.lock().pop().or_else(Self::make)
+    }
+
+    fn make() -> Option<Self> {
+        let session = session::current()?;
+        let number = session.registry.claim_bell(session.identity)?;
+        match Self::open_fifo(session, number) {
+            Ok(fd) => Some(Self { number, fd }),
+            Err(_) => {
+                session.registry.bell(number).owner.store(0, Ordering::Release);
+                None
+            }
+        }
+    }
+
+    fn open_fifo(session: &Session, number: u16) -> sys::Answer<i32> {
+        let path = session.bell_path(number);
+        let _ = sys::unlink(path.as_cstr());
+        sys::mkfifo(path.as_cstr(), 0o600)?;
+        table::adopt(sys::open(path.as_cstr(), libc::O_RDWR | libc::O_NONBLOCK, 0)?)
+    }
+
+    /// Borrows a bell for one sleep.
+    pub fn borrow() -> Option<Self> {
+        Self::create()
+    }
+
+    /// Gives a borrowed bell back.
+    pub fn give_back(self) {
+        POOL.lock().push(self);
+    }
+
+    /// Counts this thread as asleep. What it looks at next is ordered after this.
+    pub fn doze(&self) {
+        if let Some(session) = session::current() {
+            word(session, self.number).doze();
+        }
+    }
+
+    /// Ends the sleep: no ring is owed any more, rings that came are taken. `readable` when poll said so.
+    pub fn wake(&self, readable: bool) {
+        if let Some(session) = session::current() {
+            word(session, self.number).wake(readable, || self.empty());
+        }
+    }
+
+    /// Empties the FIFO and lets the next waker ring again. To be followed by a look for work.
+    pub fn take_rings(&self, rung: bool) {
+        if let Some(session) = session::current() {
+            word(session, self.number).take_rings(rung, || self.empty());
+        }
+    }
+
+    fn empty(&self) {
+        let mut bytes = [0u8; 64];
+        // SAFETY: the buffer is writable.
+        let _ = unsafe { sys::read(self.fd, bytes.as_mut_ptr(), bytes.len()) };
+    }
+
+    /// Ends the use of a kept bell. The bell itself goes on: wakers keep its FIFO open, and would ring that one
+    /// if this process made another under the same number.
+    pub fn destroy(self) {
+        let own = session::current().filter(|session| {
+            session.registry.bell(self.number).owner.load(Ordering::Relaxed) == session.identity.0
+        });
+        if let Some(session) = own {
+            session.registry.bell(self.number).sleepers.store(0, Ordering::SeqCst);
+            self.give_back();
+        } else {
+            // Inherited through fork: it is the parent's.
+            table::abandon(self.fd);
+        }
+    }
+
+    fn remove(self, session: &Session) {
+        let _ = sys::unlink(session.bell_path(self.number).as_cstr());
+        session.registry.bell(self.number).owner.store(0, Ordering::Release);
+        table::abandon(self.fd);
+    }
+}
+
+fn word(session: &Session, number: u16) -> BellWord<'_> {
+    let record = session.registry.bell(number);
+    BellWord { sleepers: &record.sleepers, rung: &record.rung }
+}
+
+/// Descriptors to ring bells of other processes, with the owner they were opened for.
+static RINGERS: [(AtomicU64, AtomicI32); crate::registry::BELLS] =
+    [const { (AtomicU64::new(0), AtomicI32::new(-1)) }; crate::registry::BELLS];
+/// Guards opening and closing of ringers.
+static OPENING: Mutex<()> = Mutex::new(());
+
+/// Wakes the sleepers among `bells`. The caller has published its change and passed a SeqCst fence.
+#[inline]
+pub fn ring_all(bells: Bells) {
+    if !bells.is_empty() {
+        ring_each(bells);
+    }
+}
+
+fn ring_each(bells: Bells) {
+    let Some(session) = session::current() else { return };
+    let own = session.identity.pid() as u32;
+    for number in bells {
+        if word(session, number).must_ring(own) {
+            ring(session, number);
+        }
+    }
+}
+
+/// Rings without asking whether anybody sleeps.
+pub fn ring_surely(number: u16) {
+    let Some(session) = session::current() else { return };
+    session.registry.bell(number).rung.store(session.identity.pid() as u32, Ordering::SeqCst);
+    ring(session, number);
+}
+
+#[cold]
+fn ring(session: &Session, number: u16) {
+    stats::process().doorbells_rung.add(1);
+    let owner = session.registry.bell(number).owner.load(Ordering::Relaxed);
+    for _ in 0..2 {
+        let Some(fd) = ringer(session, number, owner) else {
+            return ring_briefly(session, number);
+        };
+        // SAFETY: one readable byte.
+        match unsafe { sys::write(fd, [1u8].as_ptr(), 1) } {
+            Err(libc::EBADF) => RINGERS[number as usize % RINGERS.len()].0.store(0, Ordering::Release),
+            _ => return,
+        }
+    }
+}
+
+/// Without a descriptor to keep: one for a moment, at the cost of a kept one if need be. Should that fail too, the
+/// next waker tries again.
+fn ring_briefly(session: &Session, number: u16) {
+    let path = session.bell_path(number);
+    let open = || sys::open(path.as_cstr(), libc::O_RDWR | libc::O_NONBLOCK | libc::O_CLOEXEC, 0);
+    let opened = match open() {
+        Err(libc::EMFILE | libc::ENFILE) if drop_ringer() => open(),
+        other => other,
+    };
+    match opened {
+        Ok(fd) => {
+            // SAFETY: one readable byte.
+            let _ = unsafe { sys::write(fd, [1u8].as_ptr(), 1) };
+            let _ = sys::close(fd);
+        }
+        Err(_) => session.registry.bell(number).rung.store(0, Ordering::SeqCst),
+    }
+}
+
+/// Closes one kept descriptor; false when there is none.
+fn drop_ringer() -> bool {
+    let _guard = OPENING.lock();
+    let kept = RINGERS.iter().find(|(_, fd)| fd.load(Ordering::Relaxed) >= 0);
+    if let Some((owner, fd)) = kept {
+        owner.store(0, Ordering::Release);
+        table::abandon(fd.swap(-1, Ordering::Relaxed));
+    }
+    kept.is_some()
+}
+
+fn ringer(session: &Session, number: u16, owner: u64) -> Option<i32> {
+    let (known, fd) = &RINGERS[number as usize % RINGERS.len()];
+    if known.load(Ordering::Acquire) == owner {
+        return Some(fd.load(Ordering::Relaxed));
+    }
+    let _guard = OPENING.lock();
+    let old = fd.swap(-1, Ordering::Relaxed);
+    if old >= 0 {
+        table::abandon(old);
+    }
+    // Read-write, so that a bell without a reader raises no SIGPIPE.
+    let opened = sys::open(session.bell_path(number).as_cstr(), libc::O_RDWR | libc::O_NONBLOCK, 0).ok()?;
+    let opened = table::adopt(opened).ok()?;
+    fd.store(opened, Ordering::Relaxed);
+    known.store(owner, Ordering::Release);
+    Some(opened)
+}
+
+/// The child's bells are its own: those of the parent stay with the parent.
+pub fn after_fork_in_child() {
+    free_in_child(&POOL);
+    free_in_child(&OPENING);
+    for bell in core::mem::take(&mut *POOL.lock()) {
+        table::abandon(bell.fd);
+    }
+}
+
+/// Removes the files of this process's idle bells at exit.
+pub fn at_exit() {
+    if process::own() == process::Identity::NOBODY {
+        return;
+    }
+    let Some(session) = session::current() else { return };
+    for bell in core::mem::take(&mut *POOL.lock()) {
+        bell.remove(session);
+    }
+}
+
+/// A descriptor of this module is wanted by the program: ringers are closed and opened again when needed.
+pub fn moved(fd: i32) -> bool {
+    let _guard = OPENING.lock();
+    let ours = RINGERS.iter().find(|(_, known)| known.load(Ordering::Relaxed) == fd);
+    if let Some((owner, known)) = ours {
+        owner.store(0, Ordering::Release);
+        known.store(-1, Ordering::Relaxed);
+        let _ = sys::close(fd);
+    }
+    ours.is_some()
+}

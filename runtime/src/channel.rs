@@ -1,0 +1,285 @@
+//! A channel: the shared memory between two processes, over which all streams between them travel.
+//!
+//! Here: one channel, its slots and its end. `channel::list` makes, attaches and finds channels; `channel::send`,
+//! `channel::receive` and `channel::sort` move frames; `channel::queue` keeps what was received and not yet read;
+//! `channel::recall` brings a stream back to the kernel.
+
+pub mod hold;
+mod list;
+pub mod queue;
+pub mod recall;
+pub mod receive;
+pub mod send;
+mod sort;
+#[cfg(test)]
+mod tests;
+
+use crate::process::{self, Identity};
+use crate::shm::party::{LaneSending, NONE, Party};
+use crate::shm::segment::{LaneLines, Segment, SideLine, SlotState};
+use crate::{log, memory, stats, sys, table};
+use convoy_aggregator::credit::{ReceiveCredit, SendCredit};
+use convoy_aggregator::path::{ReceivePath, SendPath};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+
+pub use list::{all, at, moved, of_answer, refuse, with_peer};
+
+/// How many closed slots are looked at for one whose other end is closed too.
+const FREE_LOOKS: u32 = 8;
+
+/// One side's end of a channel. Never freed: a thread may still look at it.
+pub struct Channel {
+    pub segment: Segment,
+    pub party: Party,
+    /// 0 for the process that made the segment.
+    pub side: usize,
+    pub serial: u64,
+    pub peer: Identity,
+    /// The process that entered it here; a forked child only uses the streams it has inherited.
+    maker: Identity,
+    pub index: u32,
+    /// The creator's descriptor of the segment until the other side has attached.
+    descriptor: AtomicI32,
+    /// Streams this process has open on it.
+    pub streams: AtomicU32,
+    /// Slot to socket index + 1, in this process.
+    sockets: Box<[AtomicU32]>,
+    /// The peer is gone and no stream is left: the place may be used for another channel.
+    retired: AtomicBool,
+}
+
+/// Set by the first fork with streams: another process may sort frames of a channel that this process uses too.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+pub fn any_forked() -> bool {
+    FORKED.load(Ordering::Relaxed)
+}
+
+pub fn note_fork() {
+    FORKED.store(true, Ordering::Relaxed);
+}
+
+/// What went wrong with a channel as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It cannot be used any more: the peer lied, or a process died while it held a lock.
+    Broken,
+    /// A signal handler interrupted this thread inside the channel.
+    Reentered,
+    /// Another thread has closed the stream.
+    Closed,
+    /// The connection was reset before bytes arrived that come next: what is beyond them is never delivered.
+    Lost,
+}
+
+impl Channel {
+    pub fn usable(&self) -> bool {
+        !self.party.shared().broken.load(Ordering::Relaxed)
+    }
+
+    /// The line this side writes for a slot.
+    #[inline]
+    pub fn own_line(&self, slot: u32) -> &'static SideLine {
+        self.segment.line(slot, self.side)
+    }
+
+    /// The line the peer writes for a slot.
+    #[inline]
+    pub fn peer_line(&self, slot: u32) -> &'static SideLine {
+        self.segment.line(slot, self.side ^ 1)
+    }
+
+    /// Cursor lines of the direction this side sends on.
+    #[inline]
+    pub fn outgoing(&self) -> &'static LaneLines {
+        self.segment.lane(self.side)
+    }
+
+    /// Cursor lines of the direction this side receives on.
+    #[inline]
+    pub fn incoming(&self) -> &'static LaneLines {
+        self.segment.lane(self.side ^ 1)
+    }
+
+    /// Whether the peer has published frames nobody here has taken yet; may be stale.
+    #[inline]
+    pub fn has_frames(&self) -> bool {
+        if !self.usable() {
+            return false;
+        }
+        let taken = self.party.shared().taken.load(Ordering::Relaxed);
+        crate::shm::ring::Consumer::published_beyond(&self.incoming().producer, taken)
+    }
+
+    /// The socket of this process that uses a slot, as index + 1.
+    #[inline]
+    pub fn socket_of(&self, slot: u32) -> u32 {
+        self.sockets.get(slot as usize).map_or(0, |socket| socket.load(Ordering::Relaxed))
+    }
+
+    pub fn set_socket(&self, slot: u32, socket: Option<u32>) {
+        if let Some(word) = self.sockets.get(slot as usize) {
+            word.store(socket.map_or(0, |index| index + 1), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a free slot for a new stream that this side opens; its generation.
+    pub fn open_slot(&self) -> Option<(u32, u8)> {
+        self.close_descriptor_once_attached();
+        let guard = self.lock_sending().ok()?;
+        let (slot, generation) = self.free_slot(guard.lane())?;
+        drop(guard);
+        self.peer_line(slot).reset();
+        self.own_line(slot).reset();
+        self.open_end(slot, generation).then_some((slot, generation))
+    }
+
+    /// Slots of the two sides are even and odd, so that each hands out its own.
+    fn free_slot(&self, lane: &mut LaneSending) -> Option<(u32, u8)> {
+        for _ in 0..FREE_LOOKS {
+            let oldest = lane.first_free;
+            if oldest == NONE {
+                break;
+            }
+            // SAFETY: the send lock is held by the caller.
+            let sending = unsafe { self.party.stream(oldest).sending() };
+            lane.first_free = sending.next_free;
+            if lane.first_free == NONE {
+                lane.last_free = NONE;
+            }
+            if matches!(self.peer_line(oldest).state(sending.generation), SlotState::Closed) {
+                return Some((oldest, sending.generation.wrapping_add(1)));
+            }
+            // The peer has not closed its end yet: others first.
+            self.append_free(lane, oldest);
+        }
+        let slot = lane.fresh_slot * 2 + self.side as u32;
+        (slot < self.party.slots()).then(|| lane.fresh_slot += 1)?;
+        Some((slot, 1))
+    }
+
+    /// Initialises this side's end of a slot and tells the peer that it is open. False when memory is short.
+    pub fn open_end(&self, slot: u32, generation: u8) -> bool {
+        let window = memory::reserve_window();
+        if window == 0 {
+            return false;
+        }
+        let stream = self.party.stream(slot);
+        let (Ok(receiving), Ok(sending)) = (self.lock_receiving(), self.lock_sending()) else {
+            return false;
+        };
+        *sending.stream(slot) = crate::shm::party::Sending {
+            credit: SendCredit::default(),
+            path: SendPath::default(),
+            next_free: NONE,
+            generation,
+            stay: false,
+        };
+        let mut credit = ReceiveCredit::new(window);
+        let limit = credit.grant_now();
+        *receiving.stream(slot) = crate::shm::party::Receiving {
+            credit,
+            path: ReceivePath::default(),
+            first: NONE,
+            last: NONE,
+            window,
+            generation,
+            open: true,
+            recalled: false,
+        };
+        stream.queued.store(0, Ordering::Relaxed);
+        stream.kernel_senders.store(0, Ordering::Relaxed);
+        stream.holders.store(1, Ordering::Relaxed);
+        stream.open.store(1, Ordering::Release);
+        drop((sending, receiving));
+        let line = self.own_line(slot);
+        line.reset();
+        line.limit.store(limit, Ordering::Relaxed);
+        line.set_state(generation, SlotState::Open);
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        stats::process().streams_opened.add(1);
+        true
+    }
+
+    /// Ends this side of a stream: unread bytes are dropped; true when there were any.
+    pub fn close_end(&self, slot: u32, generation: u8) -> bool {
+        self.set_socket(slot, None);
+        let unread = self.drop_unread(slot);
+        if let Ok(guard) = self.lock_sending() {
+            self.party.stream(slot).open.store(0, Ordering::Release);
+            self.own_line(slot).set_state(generation, SlotState::Closed);
+            if slot & 1 == self.side as u32 {
+                self.append_free(guard.lane(), slot);
+            }
+        }
+        self.streams.fetch_sub(1, Ordering::Relaxed);
+        stats::process().streams_closed.add(1);
+        unread
+    }
+
+    fn append_free(&self, lane: &mut LaneSending, slot: u32) {
+        // SAFETY: the send lock is held by the callers; one reference at a time.
+        unsafe { self.party.stream(slot).sending() }.next_free = NONE;
+        let last = core::mem::replace(&mut lane.last_free, slot);
+        if last == NONE {
+            lane.first_free = slot;
+        } else {
+            // SAFETY: as above.
+            unsafe { self.party.stream(last).sending() }.next_free = slot;
+        }
+    }
+
+    /// The channel cannot be used any more; its streams notice at their next call.
+    #[cold]
+    pub fn fail(&self, why: &str) -> Trouble {
+        if !self.party.shared().broken.swap(true, Ordering::Relaxed) {
+            stats::process().channels_broken.add(1);
+            stats::process().demotions_broken.add(u64::from(self.streams.load(Ordering::Relaxed)));
+            let peer = self.peer.pid();
+            log::line(crate::config::LogLevel::Warn, format_args!("channel to process {peer} ended: {why}"));
+            self.reset_streams();
+        }
+        Trouble::Broken
+    }
+
+    /// The connections of a failed channel are shut down, which wakes whoever sleeps on them.
+    fn reset_streams(&self) {
+        for socket in self.sockets.iter().map(|word| word.load(Ordering::Relaxed)).filter(|index| *index != 0)
+        {
+            if let Some(socket) = crate::socket::at(socket - 1) {
+                socket.hint.store(true, Ordering::Relaxed);
+                let _ = sys::shutdown(socket.fd.load(Ordering::Relaxed), libc::SHUT_RDWR);
+            }
+        }
+    }
+
+    fn close_descriptor_once_attached(&self) {
+        if self.side == 0 && self.segment.side(1).attached.load(Ordering::Acquire) != 0 {
+            self.close_descriptor();
+        }
+    }
+
+    fn close_descriptor(&self) {
+        let fd = self.descriptor.swap(-1, Ordering::Relaxed);
+        if fd >= 0 {
+            table::abandon(fd);
+        }
+    }
+
+    /// Ends a channel whose peer is gone and that no stream uses.
+    pub fn retire_if_dead(&self) {
+        let inherited = self.maker != process::own();
+        if !inherited
+            && self.streams.load(Ordering::Relaxed) == 0
+            && !self.retired.load(Ordering::Relaxed)
+            && !self.peer.alive()
+        {
+            self.party.shared().broken.store(true, Ordering::Relaxed);
+            self.close_descriptor();
+            self.segment.release_pages();
+            self.party.release_pages();
+            self.party.shared().broken.store(true, Ordering::Relaxed);
+            self.retired.store(true, Ordering::Release);
+        }
+    }
+}

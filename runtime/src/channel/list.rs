@@ -1,0 +1,190 @@
+//! The channels of this process: making and attaching one, finding it again, freeing it long after its end.
+//! May contain `unsafe`: the list holds leaked boxes, which threads use without a lock.
+
+use super::Channel;
+use crate::config::settings;
+use crate::lock::Mutex;
+use crate::process::{self, Identity};
+use crate::registry::{Answer, Found, Locked};
+use crate::session::Session;
+use crate::shm::party::Party;
+use crate::shm::segment::{Geometry, Segment, SlotState};
+use crate::{stats, sys, table};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+
+/// How many streams one channel carries at a time.
+const SLOTS: u32 = 16384;
+const BLOCK_BYTES: u32 = 16384;
+const BLOCKS: u32 = 256;
+/// How many channels a process can have; an index stays valid for the life of the process.
+const MAX_CHANNELS: usize = 4096;
+
+static CHANNELS: [AtomicPtr<Channel>; MAX_CHANNELS] =
+    [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CHANNELS];
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+#[inline]
+pub fn at(index: u32) -> Option<&'static Channel> {
+    // SAFETY: entries are leaked boxes or null.
+    unsafe { CHANNELS.get(index as usize)?.load(Ordering::Acquire).as_ref() }
+}
+
+/// All channels this process has ever had.
+pub fn all() -> impl Iterator<Item = &'static Channel> {
+    (0..COUNT.load(Ordering::Acquire) as u32).filter_map(at)
+}
+
+/// The two ends of the channel to `peer`, as (serial, index); makes or attaches it if need be. The caller holds
+/// the registry's lock and the slow lock.
+pub fn with_peer(session: &Session, locked: &Locked<'_>, peer: Identity) -> sys::Answer<&'static Channel> {
+    let own = session.identity;
+    if let Some(known) = all()
+        .find(|channel| channel.peer == peer && channel.maker == own && channel.usable() && channel.side == 0)
+    {
+        return Ok(known);
+    }
+    match locked.channel_between(own, peer) {
+        Some(found) if found.sides[0] != own => attach(&found),
+        _ => create(own, peer, locked),
+    }
+}
+
+/// The channel an answered offer names; attaches if need be.
+pub fn of_answer(session: &Session, peer: Identity, serial: u64) -> sys::Answer<&'static Channel> {
+    let own = session.identity;
+    let mut sides =
+        all().filter(|channel| channel.serial == serial && channel.maker == own && channel.usable());
+    // With both ends in one process the answer came from side 0; the offer's owner is side 1.
+    let wanted = if peer == own { sides.find(|channel| channel.side == 1) } else { sides.next() };
+    if let Some(channel) = wanted {
+        return Ok(channel);
+    }
+    let locked = session.registry.lock().ok_or(libc::EBUSY)?;
+    let found =
+        locked.channel_between(own, peer).filter(|found| found.serial == serial).ok_or(libc::ENOENT)?;
+    drop(locked);
+    attach(&found)
+}
+
+/// An answered offer is given up: the slot may be used again.
+pub fn refuse(answer: &Answer) {
+    if let Some(channel) =
+        all().find(|channel| channel.serial == answer.channel && channel.peer == answer.peer)
+    {
+        channel
+            .own_line(answer.slot.min(channel.party.slots() - 1))
+            .set_state(answer.generation, SlotState::Closed);
+    }
+}
+
+fn create(own: Identity, peer: Identity, locked: &Locked<'_>) -> sys::Answer<&'static Channel> {
+    if !process::own().alive() || !sys::dumpable() && sys::geteuid() != 0 {
+        return Err(libc::EACCES);
+    }
+    let geometry = Geometry {
+        ring_bytes: settings().ring_bytes,
+        slots: SLOTS,
+        block_bytes: BLOCK_BYTES,
+        blocks: BLOCKS,
+    };
+    let serial = locked.next_serial();
+    let sides = [own, peer];
+    let (segment, fd) = Segment::create(geometry, serial, sides)?;
+    let descriptor = table::adopt(fd)?;
+    let channel = register(segment, 0, serial, peer, descriptor)?;
+    if !locked.enter_channel(Found { serial, sides, descriptor }) {
+        channel.close_descriptor();
+        return Err(libc::ENOSPC);
+    }
+    stats::process().channels_created.add(1);
+    Ok(channel)
+}
+
+fn attach(found: &Found) -> sys::Answer<&'static Channel> {
+    let [creator, _] = found.sides;
+    let known = all().find(|channel| channel.serial == found.serial && channel.side == 1);
+    if let Some(channel) = known.filter(|channel| channel.usable()) {
+        return Ok(channel);
+    }
+    let fd = Session::open_of(creator, found.descriptor)?;
+    let segment = Segment::attach(fd, found.serial, found.sides);
+    let _ = sys::close(fd);
+    let channel = register(segment?, 1, found.serial, creator, -1)?;
+    channel.segment.side(1).attached.store(1, Ordering::Release);
+    stats::process().channels_attached.add(1);
+    Ok(channel)
+}
+
+pub(super) fn register(
+    segment: Segment,
+    side: usize,
+    serial: u64,
+    peer: Identity,
+    fd: i32,
+) -> sys::Answer<&'static Channel> {
+    let slots = segment.geometry.slots;
+    let queue_bytes = settings().memory_limit as usize * 2 + (64 << 20);
+    let party = Party::create(slots, queue_bytes)?;
+    let (index, place) = free_place().ok_or(libc::ENOSPC)?;
+    let channel = Box::new(Channel {
+        segment,
+        party,
+        side,
+        serial,
+        peer,
+        maker: process::own(),
+        index: index as u32,
+        descriptor: AtomicI32::new(fd),
+        streams: AtomicU32::new(0),
+        sockets: (0..slots).map(|_| AtomicU32::new(0)).collect(),
+        retired: AtomicBool::new(false),
+    });
+    channel.lend_all_blocks();
+    bury(place.swap(Box::into_raw(channel), Ordering::AcqRel));
+    COUNT.fetch_max(index + 1, Ordering::Release);
+    at(index as u32).ok_or(libc::ENOSPC)
+}
+
+/// A place without a channel, or with one that has ended.
+fn free_place() -> Option<(usize, &'static AtomicPtr<Channel>)> {
+    all().filter(|channel| channel.streams.load(Ordering::Relaxed) == 0).for_each(Channel::retire_if_dead);
+    let ended = all().find(|channel| channel.retired.load(Ordering::Relaxed));
+    let index = ended.map_or(COUNT.load(Ordering::Relaxed), |channel| channel.index as usize);
+    Some((index, CHANNELS.get(index)?))
+}
+
+/// Ended channels that a thread may still look at, with the time of their end.
+static BURIED: Mutex<Vec<(u64, usize)>> = Mutex::new(Vec::new());
+/// No call lasts this long inside a channel without looking whether it has ended.
+const MOURNING_NS: u64 = 10_000_000_000;
+
+/// Frees channels that ended long ago; remembers `ended`.
+fn bury(ended: *mut Channel) {
+    let now = sys::now_ns();
+    let mut buried = BURIED.lock();
+    buried.retain(|(since, channel)| {
+        if now - since < MOURNING_NS {
+            return true;
+        }
+        // SAFETY: the pointer came from a box and left the table long ago.
+        let channel = unsafe { Box::from_raw(*channel as *mut Channel) };
+        // SAFETY: as above: no thread uses the memory any more.
+        unsafe {
+            channel.segment.unmap();
+            channel.party.unmap();
+        }
+        false
+    });
+    if !ended.is_null() {
+        buried.push((now, ended as usize));
+    }
+}
+
+/// The descriptor of a segment is wanted by the program: the segment can no longer be attached through it.
+pub fn moved(fd: i32) -> bool {
+    let mut found = all().filter(|channel| channel.descriptor.load(Ordering::Relaxed) == fd);
+    found.next().is_some_and(|channel| {
+        channel.descriptor.store(-1, Ordering::Relaxed);
+        sys::close(fd).is_ok()
+    })
+}

@@ -1,0 +1,203 @@
+//! What a stream has received and its program has not yet read: a chain of chunks and lent blocks.
+//! May contain `unsafe`: chunks are plain memory guarded by the receive lock.
+
+use super::Channel;
+use crate::iov::Cursor;
+use crate::memory;
+use crate::shm::party::{CHUNK_ROOM, Chunk, LaneReceiving, NONE, Receiving};
+use core::sync::atomic::Ordering;
+
+impl Channel {
+    /// Queues bytes; false (and nothing queued) when the chunks have run out.
+    ///
+    /// # Safety
+    /// `source` is readable for `length`; the receive lock is held.
+    pub(super) unsafe fn enqueue_bytes(
+        &self,
+        slot: u32,
+        lane: &mut LaneReceiving,
+        stream: &mut Receiving,
+        source: *const u8,
+        length: usize,
+    ) -> bool {
+        let tail_room = self.tail_room(stream);
+        let chunks_needed = length.saturating_sub(tail_room).div_ceil(CHUNK_ROOM);
+        if !self.chunks_left(lane, chunks_needed) {
+            return false;
+        }
+        let mut done = 0;
+        while done < length {
+            if self.tail_room(stream) == 0 && !self.append_chunk(lane, stream, NONE) {
+                return false;
+            }
+            let (head, payload) = self.party.chunk(stream.last);
+            // SAFETY: `last` is a chunk of this stream; the lock is held.
+            let head = unsafe { &mut *head };
+            let part = (length - done).min(CHUNK_ROOM - head.end as usize);
+            // SAFETY: inside the chunk; the source has `length` bytes.
+            unsafe { core::ptr::copy_nonoverlapping(source.add(done), payload.add(head.end as usize), part) };
+            head.end += part as u32;
+            done += part;
+        }
+        self.party.stream(slot).queued.fetch_add(length as u64, Ordering::Release);
+        true
+    }
+
+    /// Queues `start..end` of a block of the peer; false when the chunks have run out.
+    pub(super) fn enqueue_block(
+        &self,
+        slot: u32,
+        lane: &mut LaneReceiving,
+        stream: &mut Receiving,
+        block: u32,
+        range: core::ops::Range<u32>,
+    ) -> bool {
+        if !self.append_chunk(lane, stream, block) {
+            return false;
+        }
+        let (head, _) = self.party.chunk(stream.last);
+        // SAFETY: the chunk was just appended; the lock is held.
+        let head = unsafe { &mut *head };
+        (head.start, head.end) = (range.start, range.end);
+        self.party.stream(slot).queued.fetch_add(u64::from(range.end - range.start), Ordering::Release);
+        true
+    }
+
+    /// Copies up to `limit` queued bytes to the program; with `peek` they stay. Returns how many.
+    pub(super) fn dequeue(
+        &self,
+        slot: u32,
+        lane: &mut LaneReceiving,
+        stream: &mut Receiving,
+        target: &mut Cursor,
+        limit: u64,
+        mode: Mode,
+    ) -> usize {
+        let mut total = 0u64;
+        let mut current = stream.first;
+        while current != NONE && target.remaining() > 0 && total < limit {
+            let (head, _) = self.party.chunk(current);
+            // SAFETY: a chunk of this stream's queue; the lock is held.
+            let head = unsafe { &mut *head };
+            let available = (head.end - head.start) as usize;
+            let part = available.min(target.remaining()).min((limit - total) as usize);
+            let source = self.content(current, head);
+            match mode {
+                Mode::Discard => target.skip(part),
+                // SAFETY: the chunk or block holds `part` bytes from its start on.
+                _ => unsafe { target.put(source, part) },
+            };
+            total += part as u64;
+            if mode == Mode::Peek {
+                current = head.next;
+                continue;
+            }
+            head.start += part as u32;
+            if head.start == head.end {
+                let next = head.next;
+                self.free_chunk(lane, current);
+                stream.first = next;
+                if next == NONE {
+                    stream.last = NONE;
+                }
+                current = next;
+            }
+        }
+        if mode != Mode::Peek {
+            self.party.stream(slot).queued.fetch_sub(total, Ordering::Release);
+        }
+        total as usize
+    }
+
+    /// Drops what is queued and everything the stream still holds.
+    pub(super) fn drop_queue(&self, slot: u32, lane: &mut LaneReceiving, stream: &mut Receiving) -> u64 {
+        let mut current = stream.first;
+        while current != NONE {
+            let (head, _) = self.party.chunk(current);
+            // SAFETY: a chunk of this stream's queue; the lock is held.
+            let next = unsafe { (*head).next };
+            self.free_chunk(lane, current);
+            current = next;
+        }
+        (stream.first, stream.last) = (NONE, NONE);
+        memory::release(core::mem::take(&mut stream.window));
+        self.party.stream(slot).queued.swap(0, Ordering::Release)
+    }
+
+    fn content(&self, chunk: u32, head: &Chunk) -> *const u8 {
+        let base = match head.block {
+            NONE => self.party.chunk(chunk).1,
+            block => self.segment.block(self.side ^ 1, block),
+        };
+        // SAFETY: `start` was set by this side and is within the chunk or block.
+        unsafe { base.add(head.start as usize) }
+    }
+
+    fn tail_room(&self, stream: &Receiving) -> usize {
+        if stream.last == NONE {
+            return 0;
+        }
+        let (head, _) = self.party.chunk(stream.last);
+        // SAFETY: a chunk of this stream's queue; the lock is held by the callers.
+        let head = unsafe { &*head };
+        if head.block == NONE { CHUNK_ROOM - head.end as usize } else { 0 }
+    }
+
+    fn chunks_left(&self, lane: &LaneReceiving, wanted: usize) -> bool {
+        let fresh = (self.party.chunks() - lane.fresh_chunk) as usize;
+        fresh >= wanted || (wanted == 1 && lane.free_chunk != NONE)
+    }
+
+    fn append_chunk(&self, lane: &mut LaneReceiving, stream: &mut Receiving, block: u32) -> bool {
+        let chunk = if lane.free_chunk != NONE {
+            let chunk = lane.free_chunk;
+            // SAFETY: a free chunk; the lock is held.
+            lane.free_chunk = unsafe { (*self.party.chunk(chunk).0).next };
+            chunk
+        } else if lane.fresh_chunk < self.party.chunks() {
+            lane.fresh_chunk += 1;
+            lane.fresh_chunk - 1
+        } else {
+            return false;
+        };
+        // SAFETY: the chunk belongs to nobody else now; the lock is held.
+        unsafe { *self.party.chunk(chunk).0 = Chunk { next: NONE, start: 0, end: 0, block } };
+        let last = core::mem::replace(&mut stream.last, chunk);
+        if last == NONE {
+            stream.first = chunk;
+        } else {
+            // SAFETY: the previous tail of this stream's queue.
+            unsafe { (*self.party.chunk(last).0).next = chunk };
+        }
+        true
+    }
+
+    fn free_chunk(&self, lane: &mut LaneReceiving, chunk: u32) {
+        let (head, _) = self.party.chunk(chunk);
+        // SAFETY: the chunk is unlinked; the lock is held.
+        let head = unsafe { &mut *head };
+        if head.block != NONE {
+            self.return_block(head.block);
+        }
+        head.next = lane.free_chunk;
+        lane.free_chunk = chunk;
+    }
+
+    /// Gives a block back to the peer, who may write it again.
+    #[inline]
+    pub(super) fn return_block(&self, block: u32) {
+        if let Some(word) = self.incoming().returned.get(block as usize / 64) {
+            word.fetch_or(1 << (block % 64), Ordering::Release);
+        }
+    }
+}
+
+/// What a read does with the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Take,
+    /// MSG_PEEK.
+    Peek,
+    /// MSG_TRUNC on a stream: taken, not copied.
+    Discard,
+}

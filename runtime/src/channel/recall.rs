@@ -1,0 +1,156 @@
+//! Recall: a receiver wants its stream through the kernel, because something that is not Convoy is going to read it
+//! (another program image after exec or SCM_RIGHTS, stdio). What it has received and not read must get there too.
+//!
+//! The receiver says so in its line. The sender looks at that line before and after it publishes; once it sees the
+//! recall it waits for the receiver to finish and goes on through the kernel. The receiver does not depend on the
+//! sender, which may be busy elsewhere: it takes everything unread off the channel, puts it into the kernel
+//! connection through a copy of the sender's own socket (pidfd_getfd(2)), and says up to which byte.
+
+use super::queue::Mode;
+use super::receive::Received;
+use super::{Channel, Trouble};
+use crate::iov::{self, Cursor};
+use crate::shm::party::Sending;
+use crate::shm::segment::SlotState;
+use crate::wait::kernel_state;
+use crate::{position, stats, sys};
+use core::sync::atomic::{Ordering, fence};
+
+/// Bytes taken at a time.
+const PIECE: usize = 16384;
+/// How long one side waits for the other.
+const PATIENCE_NS: u64 = 2_000_000_000;
+
+impl Channel {
+    /// The receiver's part. False when unread bytes cannot be moved; the stream then stays as it is.
+    pub fn recall(&self, slot: u32, generation: u8, fd: i32) -> bool {
+        let own = self.own_line(slot);
+        own.set_state(generation, SlotState::WantsKernel);
+        fence(Ordering::SeqCst);
+        let _ = self.sort();
+        self.reveal();
+        let carrier = self.peer_socket(slot, fd);
+        let unread = self.has_bytes(slot) || self.switch_pending(slot);
+        if unread && carrier.is_none() {
+            own.set_state(generation, SlotState::Open);
+            return false;
+        }
+        let moved = carrier.is_none_or(|carrier| {
+            let moved =
+                self.take_unread(slot, generation, fd, carrier).is_some_and(|bytes| put_all(carrier, &bytes));
+            let _ = sys::close(carrier);
+            moved
+        });
+        if let Ok(guard) = self.lock_receiving() {
+            let stream = guard.stream(slot);
+            stream.recalled = true;
+            own.recalled.store(stream.credit.consumed() + 1, Ordering::Release);
+        }
+        moved
+    }
+
+    /// Everything unread on the channel, and kernel bytes that come before or after it. Nothing when the channel
+    /// broke.
+    fn take_unread(&self, slot: u32, generation: u8, fd: i32, carrier: i32) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut piece = [0u8; PIECE];
+        loop {
+            let part = iov::single(piece.as_mut_ptr(), PIECE);
+            // SAFETY: one part that lives long enough.
+            let mut target = unsafe { Cursor::new(&part, 1, true) }.ok()?;
+            match self.receive(slot, generation, fd, &mut target, Mode::Take).ok()? {
+                Received::Bytes(count) => bytes.extend_from_slice(piece.get(..count)?),
+                Received::Empty => return Some(bytes),
+                Received::Kernel(u64::MAX) if bytes.is_empty() => return Some(bytes),
+                Received::Kernel(limit) => {
+                    let most = PIECE.min(limit.min(PIECE as u64) as usize);
+                    let part = iov::single(piece.as_mut_ptr(), most);
+                    // SAFETY: the piece is writable.
+                    let count = unsafe { sys::recvmsg(fd, &part, 1, libc::MSG_DONTWAIT) }.unwrap_or(0);
+                    self.count_kernel_read(slot, count as u64);
+                    bytes.extend_from_slice(piece.get(..count)?);
+                    let on_its_way = sys::ioctl_int(carrier, libc::TIOCOUTQ).unwrap_or(0) > 0;
+                    if count == 0 && limit == u64::MAX && !on_its_way && position::readable(fd) == 0 {
+                        return Some(bytes);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A copy of the peer's descriptor of this connection, checked to be its other end.
+    fn peer_socket(&self, slot: u32, fd: i32) -> Option<i32> {
+        let number = self.peer_line(slot).descriptor.load(Ordering::Acquire) as i32;
+        let copy = sys::descriptor_of(self.peer.pid(), number).ok()?;
+        if crate::promote::are_ends(fd, copy) {
+            Some(copy)
+        } else {
+            let _ = sys::close(copy);
+            None
+        }
+    }
+
+    /// The sender's part, before anything is sent: whether the receiver has recalled the stream.
+    #[inline]
+    pub(super) fn recalled(&self, slot: u32, stream: &Sending) -> bool {
+        !stream.stay && self.asks_for_kernel(slot, stream.generation)
+    }
+
+    /// Whether the receiver wants the kernel, or wanted it and has closed since (others may hold the connection).
+    #[inline]
+    pub(super) fn asks_for_kernel(&self, slot: u32, generation: u8) -> bool {
+        let line = self.peer_line(slot);
+        match line.state(generation) {
+            SlotState::WantsKernel => true,
+            SlotState::Closed => line.recalled.load(Ordering::Acquire) != 0,
+            _ => false,
+        }
+    }
+
+    /// The sender has seen a recall: waits until the receiver has finished, then switches at the byte that was
+    /// reached there. The answer is how many bytes beyond that were sent and have to be sent again.
+    #[cold]
+    pub fn obey_recall(&self, slot: u32, generation: u8) -> Result<usize, Trouble> {
+        let line = self.peer_line(slot);
+        wait_for(|| {
+            let over = line.state(generation) != SlotState::WantsKernel || !self.usable();
+            line.recalled.load(Ordering::Acquire) != 0 || over
+        });
+        let Some(reached) = line.recalled.load(Ordering::Acquire).checked_sub(1) else { return Ok(0) };
+        let guard = self.lock_sending()?;
+        let stream = guard.stream(slot);
+        let beyond = stream.credit.sent().saturating_sub(reached);
+        self.switch_to_kernel_at(slot, stream, reached);
+        stream.stay = true;
+        stats::process().demotions_peer_asked.add(1);
+        Ok(beyond as usize)
+    }
+}
+
+/// Writes all to a socket that somebody else may have made nonblocking.
+fn put_all(socket: i32, bytes: &[u8]) -> bool {
+    let mut done = 0;
+    while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+        let part = iov::single(rest.as_ptr().cast_mut(), rest.len());
+        // SAFETY: one readable part.
+        match unsafe { sys::sendmsg(socket, &part, 1, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) } {
+            Ok(sent) => done += sent,
+            Err(libc::EAGAIN) if wait_for(|| kernel_state(socket, libc::POLLOUT) != 0) => {}
+            Err(libc::EINTR) => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// Looks until `ready`; false after a while.
+fn wait_for(ready: impl Fn() -> bool) -> bool {
+    let start = sys::now_ns();
+    while !ready() {
+        if sys::now_ns() - start > PATIENCE_NS {
+            return false;
+        }
+        sys::sleep_ns(20_000);
+    }
+    true
+}

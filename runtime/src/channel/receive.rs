@@ -1,0 +1,342 @@
+//! Receiving on a channel: frames leave the lane and are sorted to their streams (`channel::sort` has one frame). Any
+//! thread that waits or reads does this for all streams of the channel.
+//! May contain `unsafe`: it hands out what the receive lock guards.
+
+use super::queue::Mode;
+use super::sort::{Direct, Step, Wakes};
+use super::{Channel, Trouble};
+use crate::config::settings;
+use crate::iov::Cursor;
+use crate::shm::lock::LockError;
+use crate::shm::party::{Batch, LaneReceiving, NONE, Receiving};
+use crate::wait::spin;
+use crate::{memory, position, stats};
+use convoy_aggregator::path::Path;
+use convoy_aggregator::wire::Kind;
+use core::sync::atomic::Ordering;
+
+/// What a stream had to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    Bytes(usize),
+    /// Nothing at the moment, and what comes next comes through the channel.
+    Empty,
+    /// The next bytes come through the kernel: read there, at most this many.
+    Kernel(u64),
+}
+
+/// The receive lock, held.
+pub struct Guard<'a>(&'a Channel);
+
+impl Guard<'_> {
+    #[inline]
+    #[allow(clippy::mut_from_ref)]
+    pub fn lane(&self) -> &mut LaneReceiving {
+        // SAFETY: the lock is held; callers use one reference at a time.
+        unsafe { self.0.party.shared().receiving() }
+    }
+
+    #[inline]
+    #[allow(clippy::mut_from_ref)]
+    pub fn stream(&self, slot: u32) -> &mut Receiving {
+        // SAFETY: the lock is held; callers use one reference per stream at a time.
+        unsafe { self.0.party.stream(slot).receiving() }
+    }
+}
+
+impl Drop for Guard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.party.shared().receive_lock.0.release();
+    }
+}
+
+impl Channel {
+    #[inline]
+    pub fn lock_receiving(&self) -> Result<Guard<'_>, Trouble> {
+        match self.party.shared().receive_lock.0.acquire() {
+            Ok(()) => Ok(Guard(self)),
+            Err(LockError::Reentered) => Err(Trouble::Reentered),
+            Err(LockError::Abandoned) => Err(self.fail("a process died while it was receiving")),
+        }
+    }
+
+    /// Reads from a stream into `target`; `fd` is the kernel connection underneath.
+    pub fn receive(
+        &self,
+        slot: u32,
+        generation: u8,
+        fd: i32,
+        target: &mut Cursor,
+        mode: Mode,
+    ) -> Result<Received, Trouble> {
+        let guard = self.lock_receiving()?;
+        let stream = guard.stream(slot);
+        if !stream.open || stream.generation != generation {
+            return Err(Trouble::Closed);
+        }
+        let mut wakes = Wakes::default();
+        let received = self.receive_locked(&guard, slot, fd, target, mode, &mut wakes);
+        drop(guard);
+        wakes.ring();
+        received
+    }
+
+    fn receive_locked(
+        &self,
+        guard: &Guard<'_>,
+        slot: u32,
+        fd: i32,
+        target: &mut Cursor,
+        mode: Mode,
+        wakes: &mut Wakes,
+    ) -> Result<Received, Trouble> {
+        let stream = guard.stream(slot);
+        let limit = match self.path_limit(slot, fd, stream)? {
+            (Path::Kernel, limit) => return Ok(Received::Kernel(limit)),
+            (Path::Channel, limit) => limit,
+        };
+        if mode == Mode::Peek {
+            self.drain(guard, None, wakes)?;
+        }
+        let mut taken = self.dequeue(slot, guard.lane(), guard.stream(slot), target, limit, mode);
+        if target.remaining() > 0 && mode != Mode::Peek {
+            let direct_allowed = mode == Mode::Take && limit == u64::MAX && guard.stream(slot).first == NONE;
+            let mut direct = Direct { slot, target, taken: 0 };
+            self.drain(guard, direct_allowed.then_some(&mut direct), wakes)?;
+            let direct = direct.taken;
+            taken += direct;
+            if direct == 0 && !direct_allowed {
+                let limit = limit.saturating_sub(taken as u64);
+                taken += self.dequeue(slot, guard.lane(), guard.stream(slot), target, limit, mode);
+            }
+        }
+        if taken == 0 {
+            return if self.usable() { Ok(Received::Empty) } else { Err(Trouble::Broken) };
+        }
+        if mode != Mode::Peek {
+            self.account(slot, guard.stream(slot), taken as u64);
+        }
+        Ok(Received::Bytes(taken))
+    }
+
+    /// The path the stream is read from and how far; passes switches whose position is reached.
+    #[inline]
+    fn path_limit(&self, slot: u32, fd: i32, stream: &mut Receiving) -> Result<(Path, u64), Trouble> {
+        loop {
+            let line = self.peer_line(slot);
+            let announced = line.announced.load(Ordering::Acquire);
+            let number = match stream.path.pending(announced) {
+                Ok(None) => return Ok((stream.path.path(), u64::MAX)),
+                Ok(Some(number)) => number,
+                Err(_) => return Err(self.fail("impossible path switch")),
+            };
+            let position = line.position[number as usize & 1].load(Ordering::Relaxed);
+            let path = stream.path.path();
+            let remaining = self.remaining(slot, path, position, fd, stream)?;
+            if remaining > 0 {
+                return Ok((path, remaining));
+            }
+            if stream.path.pass(announced).is_err() {
+                return Err(self.fail("impossible path switch"));
+            }
+            self.own_line(slot).passed.store(stream.path.passed(), Ordering::Release);
+        }
+    }
+
+    /// Bytes to read on the old path before a switch at `position`.
+    #[cold]
+    fn remaining(
+        &self,
+        slot: u32,
+        path: Path,
+        position: u64,
+        fd: i32,
+        stream: &Receiving,
+    ) -> Result<u64, Trouble> {
+        match path {
+            Path::Channel => Ok(position.saturating_sub(stream.credit.consumed())),
+            Path::Kernel => {
+                let read = self.party.stream(slot).kernel_read.load(Ordering::Relaxed);
+                position::before(fd, position, read).ok_or(Trouble::Lost)
+            }
+        }
+    }
+
+    /// Books consumed bytes and tells the sender of new credit.
+    #[inline]
+    fn account(&self, slot: u32, stream: &mut Receiving, bytes: u64) {
+        let Some(limit) = stream.credit.on_consumed(bytes) else {
+            return;
+        };
+        self.own_line(slot).limit.store(limit, Ordering::Release);
+        self.widen(stream);
+    }
+
+    /// A stream that used up half its window gets a larger one, as far as memory and the setting allow.
+    fn widen(&self, stream: &mut Receiving) {
+        let more = stream.window.min(u64::from(settings().window_bytes).saturating_sub(stream.window));
+        if more > 0 && memory::grow(more) {
+            stream.window += more;
+            stream.credit.set_window(stream.window);
+        }
+    }
+
+    /// Sorts all published frames; used by those who wait.
+    pub fn sort(&self) -> Result<(), Trouble> {
+        if !self.has_frames() || !self.usable() {
+            return Ok(());
+        }
+        let guard = self.lock_receiving()?;
+        let mut wakes = Wakes::default();
+        let result = self.drain(&guard, None, &mut wakes);
+        drop(guard);
+        wakes.ring();
+        result
+    }
+
+    /// Takes what the peer has written and holds back as well: it may never publish it, because it is dead.
+    #[cold]
+    pub fn reveal(&self) {
+        let Ok(guard) = self.lock_receiving() else { return };
+        let capacity = u64::from(self.segment.geometry.ring_bytes);
+        let revealed = guard.lane().ring.reveal(&self.incoming().producer, capacity);
+        let mut wakes = Wakes::default();
+        match revealed {
+            Ok(true) => drop(self.drain(&guard, None, &mut wakes)),
+            Ok(false) => {}
+            Err(_) => drop(self.fail("impossible cursor")),
+        }
+        drop(guard);
+        wakes.ring();
+    }
+
+    /// Sorts what is published. Batches are closed at the user's thresholds: then the sender gets its room back.
+    fn drain(
+        &self,
+        guard: &Guard<'_>,
+        mut direct: Option<&mut Direct<'_>>,
+        wakes: &mut Wakes,
+    ) -> Result<(), Trouble> {
+        let capacity = u64::from(self.segment.geometry.ring_bytes);
+        let incoming = self.incoming();
+        let lane = guard.lane();
+        match lane.ring.refresh(&incoming.producer, capacity) {
+            Ok(true) if self.usable() => {}
+            Ok(_) => return Ok(()),
+            Err(_) => return Err(self.fail("impossible cursor")),
+        }
+        let mut frames = 0;
+        loop {
+            let (offset, available) = lane.ring.next(capacity);
+            if available == 0 {
+                break;
+            }
+            let (header, span) = self.header_at(offset, available, capacity)?;
+            if header.kind != Kind::Pad {
+                match self.sort_frame(guard, lane, header, offset, &mut direct, wakes)? {
+                    Step::Next => frames += 1,
+                    Step::Stop => break,
+                }
+            }
+            let full = header.kind != Kind::Pad && self.count_in_batch(lane, available, header.length);
+            lane.ring.advance(span);
+            if full {
+                lane.batch.end = lane.ring.head();
+                self.give_room(lane);
+            } else if lane.ring.unreleased() >= capacity / 4 {
+                lane.ring.release(&incoming.consumer);
+            }
+        }
+        self.give_room(lane);
+        if frames > 0 {
+            spin::found();
+            stats::lane(self.index as usize).frames_received.bump(frames);
+        }
+        Ok(())
+    }
+
+    /// What was taken so far is the sender's again.
+    fn give_room(&self, lane: &mut LaneReceiving) {
+        self.party.shared().taken.store(lane.ring.head(), Ordering::Relaxed);
+        lane.ring.release(&self.incoming().consumer);
+    }
+
+    /// Counts a frame, before it leaves the lane, in the batch it belongs to; true when that batch is full then.
+    #[inline]
+    fn count_in_batch(&self, lane: &mut LaneReceiving, available: u64, bytes: u32) -> bool {
+        let head = lane.ring.head();
+        let batch = &mut lane.batch;
+        if batch.end <= head {
+            *batch = Batch { end: head + available, frames: 0, bytes: 0 };
+            stats::lane(self.index as usize).batches_received.bump(1);
+        }
+        batch.frames += 1;
+        batch.bytes = batch.bytes.saturating_add(bytes);
+        batch.frames >= settings().batch_frames || batch.bytes >= settings().batch_bytes
+    }
+
+    /// Drops what this side has not read of a stream that it closes; true when there was anything.
+    pub(super) fn drop_unread(&self, slot: u32) -> bool {
+        let Ok(guard) = self.lock_receiving() else {
+            return false;
+        };
+        let mut wakes = Wakes::default();
+        let _ = self.drain(&guard, None, &mut wakes);
+        let stream = guard.stream(slot);
+        stream.open = false;
+        let unread = self.drop_queue(slot, guard.lane(), stream);
+        drop(guard);
+        wakes.ring();
+        unread > 0
+    }
+
+    /// Whether bytes of a stream wait in its queue or, not yet sorted, in the lane; needs no lock.
+    #[inline]
+    pub fn has_bytes(&self, slot: u32) -> bool {
+        self.queued_bytes(slot) > 0
+    }
+
+    /// Bytes of a stream that can be read at once.
+    pub fn queued_bytes(&self, slot: u32) -> u64 {
+        self.party.stream(slot).queued.load(Ordering::Acquire)
+    }
+
+    /// Books bytes that were read from the kernel connection.
+    pub fn count_kernel_read(&self, slot: u32, bytes: u64) {
+        self.party.stream(slot).kernel_read.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether the peer has announced a switch this side has not passed.
+    #[inline]
+    pub fn switch_pending(&self, slot: u32) -> bool {
+        let passed = self.own_line(slot).passed.load(Ordering::Relaxed);
+        self.peer_line(slot).announced.load(Ordering::Acquire) != passed
+    }
+
+    /// The path the stream is read from and the bytes left on it, if a switch is pending.
+    pub fn before_switch(&self, slot: u32, fd: i32) -> Option<(Path, u64)> {
+        let guard = self.lock_receiving().ok()?;
+        self.path_limit(slot, fd, guard.stream(slot)).ok().filter(|(_, limit)| *limit != u64::MAX)
+    }
+
+    /// Copies queued bytes without taking them, whatever the path.
+    pub fn peek_queue(&self, slot: u32, target: &mut Cursor) -> usize {
+        let _ = self.sort();
+        self.lock_receiving().map_or(0, |guard| {
+            self.dequeue(slot, guard.lane(), guard.stream(slot), target, u64::MAX, Mode::Peek)
+        })
+    }
+
+    /// Which path the stream is read from, after passing what can be passed.
+    pub fn receive_path(&self, slot: u32, fd: i32) -> Result<Path, Trouble> {
+        let guard = self.lock_receiving()?;
+        let stream = guard.stream(slot);
+        self.path_limit(slot, fd, stream).map(|(path, _)| path)
+    }
+
+    /// Bytes the program has read and all that it could read so far, of this stream's channel part.
+    pub fn received_bytes(&self, slot: u32) -> u64 {
+        self.lock_receiving().map_or(0, |guard| guard.stream(slot).credit.received())
+    }
+}

@@ -1,0 +1,381 @@
+//! Sending on a channel: a stream's bytes become frames in the lane, or blocks named by frames.
+//! May contain `unsafe`: it writes the shared ring, at offsets that its own cursors give.
+
+use super::{Channel, Trouble, hold};
+use crate::config::settings;
+use crate::iov::Cursor;
+use crate::shm::lock::LockError;
+use crate::shm::party::{LaneSending, Sending};
+use crate::shm::segment::SlotState;
+use crate::{bell, position, stats};
+use convoy_aggregator::path::Path;
+use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
+
+/// Largest payload of one inline frame.
+const MAX_INLINE: usize = 16384;
+
+/// What became of the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// This many are on their way.
+    Bytes(usize),
+    /// The stream is on the kernel: the caller makes the kernel call and then [`Channel::end_kernel_send`].
+    Kernel,
+    /// The receiver recalls the stream (see `channel::recall`) after this many bytes of the call: to be obeyed.
+    Recalled(usize),
+    /// No credit or no room in the lane for all of it: this many bytes were sent.
+    NoRoom,
+}
+
+/// The send lock, held.
+pub struct Guard<'a>(&'a Channel);
+
+impl Guard<'_> {
+    #[inline]
+    #[allow(clippy::mut_from_ref)]
+    pub fn lane(&self) -> &mut LaneSending {
+        // SAFETY: the lock is held; callers use one reference at a time.
+        unsafe { self.0.party.shared().sending() }
+    }
+
+    #[inline]
+    #[allow(clippy::mut_from_ref)]
+    pub fn stream(&self, slot: u32) -> &mut Sending {
+        // SAFETY: the lock is held; callers use one reference per stream at a time.
+        unsafe { self.0.party.stream(slot).sending() }
+    }
+}
+
+impl Drop for Guard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.party.shared().send_lock.release();
+    }
+}
+
+impl Channel {
+    #[inline]
+    pub fn lock_sending(&self) -> Result<Guard<'_>, Trouble> {
+        match self.party.shared().send_lock.acquire() {
+            Ok(()) => Ok(Guard(self)),
+            Err(LockError::Reentered) => Err(Trouble::Reentered),
+            Err(LockError::Abandoned) => Err(self.fail("a process died while it was sending")),
+        }
+    }
+
+    /// At the start all blocks are this side's to lend, and nothing is held.
+    pub(super) fn lend_all_blocks(&self) {
+        if let Ok(guard) = self.lock_sending() {
+            guard.lane().held = hold::new(settings());
+            let blocks = self.segment.geometry.blocks;
+            for (index, word) in guard.lane().free_blocks.iter_mut().enumerate() {
+                let here = blocks.saturating_sub(index as u32 * 64).min(64);
+                *word = if here == 64 { u64::MAX } else { (1 << here) - 1 };
+            }
+        }
+    }
+
+    /// Sends what fits of `bytes`; `fd` is the kernel connection underneath.
+    #[inline]
+    pub fn send(&self, slot: u32, generation: u8, fd: i32, bytes: &mut Cursor) -> Result<Sent, Trouble> {
+        if !self.usable() {
+            return Err(Trouble::Broken);
+        }
+        let guard = self.lock_sending()?;
+        let stream = guard.stream(slot);
+        if stream.generation != generation || self.party.stream(slot).open.load(Ordering::Relaxed) == 0 {
+            return Err(Trouble::Closed);
+        }
+        if self.recalled(slot, stream) {
+            return Ok(Sent::Recalled(0));
+        }
+        if stream.path.path() == Path::Kernel && !self.switch_to_channel(slot, fd, stream) {
+            self.party.stream(slot).kernel_senders.fetch_add(1, Ordering::SeqCst);
+            return Ok(Sent::Kernel);
+        }
+        let line = self.peer_line(slot);
+        let sent = self.put(slot, guard.lane(), stream, bytes)?;
+        if guard.lane().held.on {
+            self.after_holding(guard, bytes.remaining() == 0);
+        } else {
+            drop(guard);
+            fence(Ordering::SeqCst);
+            bell::ring_all(line.receive_waiters.snapshot());
+        }
+        if self.asks_for_kernel(slot, generation) {
+            return Ok(Sent::Recalled(sent));
+        }
+        Ok(if sent == 0 { Sent::NoRoom } else { Sent::Bytes(sent) })
+    }
+
+    /// Moves bytes into the lane until they, the credit or the room end.
+    fn put(
+        &self,
+        slot: u32,
+        lane: &mut LaneSending,
+        stream: &mut Sending,
+        bytes: &mut Cursor,
+    ) -> Result<usize, Trouble> {
+        let mut total = 0;
+        while bytes.remaining() > 0 {
+            let credit = self.credit(slot, stream, bytes.remaining())?;
+            let wanted = bytes.remaining().min(credit);
+            if wanted == 0 {
+                break;
+            }
+            let put = self.put_frame(slot, lane, stream.generation, bytes, wanted)?;
+            if put == 0 {
+                break;
+            }
+            let _ = stream.credit.consume(put as u64);
+            if lane.held.on {
+                self.hold(slot, lane, put);
+            } else {
+                lane.ring.publish(&self.outgoing().producer);
+            }
+            total += put;
+        }
+        if total > 0 {
+            stats::lane(self.index as usize).bytes_sent.bump(total as u64);
+        }
+        Ok(total)
+    }
+
+    /// Bytes this stream may send now; looks at the peer's line only when the known credit does not do.
+    #[inline]
+    fn credit(&self, slot: u32, stream: &mut Sending, wanted: usize) -> Result<usize, Trouble> {
+        if stream.credit.available() < wanted as u64 {
+            let limit = self.peer_line(slot).limit.load(Ordering::Acquire);
+            if stream.credit.grant(limit).is_err() {
+                return Err(self.fail("impossible credit"));
+            }
+        }
+        Ok(stream.credit.available().min(usize::MAX as u64) as usize)
+    }
+
+    /// Writes one frame of up to `wanted` bytes; the answer is how many it carries, 0 without room.
+    fn put_frame(
+        &self,
+        slot: u32,
+        lane: &mut LaneSending,
+        generation: u8,
+        bytes: &mut Cursor,
+        wanted: usize,
+    ) -> Result<usize, Trouble> {
+        if wanted > settings().coalesce_max as usize
+            && let Some(block) = self.lend_block(lane)
+        {
+            return self.put_block(slot, lane, generation, bytes, wanted, block);
+        }
+        let length = wanted.min(MAX_INLINE).min(self.segment.geometry.ring_bytes as usize / 4);
+        let Some(target) = self.reserve(lane, length)? else {
+            return Ok(0);
+        };
+        let header = Header { kind: Kind::Data, generation, slot, length: length as u32 };
+        // SAFETY: `reserve` gave room for header and payload; only the lock holder writes here.
+        unsafe {
+            bytes.take(target.add(wire::HEADER_BYTES), length);
+            write_header(target, header);
+        }
+        self.count_frame(lane, wire::span(length as u32));
+        Ok(length)
+    }
+
+    fn put_block(
+        &self,
+        slot: u32,
+        lane: &mut LaneSending,
+        generation: u8,
+        bytes: &mut Cursor,
+        wanted: usize,
+        block: u32,
+    ) -> Result<usize, Trouble> {
+        let Some(target) = self.reserve(lane, size_of::<u64>())? else {
+            give_back(lane, block);
+            return Ok(0);
+        };
+        let length = wanted.min(self.segment.geometry.block_bytes as usize);
+        let header = Header { kind: Kind::Block, generation, slot, length: size_of::<u64>() as u32 };
+        // SAFETY: the block is this side's until the frame is published, the ring place is reserved.
+        unsafe {
+            bytes.take(self.segment.block(self.side, block), length);
+            target
+                .add(wire::HEADER_BYTES)
+                .cast::<u64>()
+                .write(BlockRef { block, length: length as u32 }.to_word());
+            write_header(target, header);
+        }
+        self.count_frame(lane, wire::span(size_of::<u64>() as u32));
+        stats::process().blocks_sent.add(1);
+        Ok(length)
+    }
+
+    fn count_frame(&self, lane: &mut LaneSending, span: usize) {
+        lane.ring.advance(span as u64);
+        stats::lane(self.index as usize).frames_sent.bump(1);
+    }
+
+    /// Room for a frame with `length` bytes of payload, contiguous; a Pad frame fills the end of the ring.
+    #[inline]
+    fn reserve(&self, lane: &mut LaneSending, length: usize) -> Result<Option<*mut u8>, Trouble> {
+        let capacity = u64::from(self.segment.geometry.ring_bytes);
+        let span = wire::span(length as u32) as u64;
+        let consumer = &self.outgoing().consumer;
+        let to_end = capacity - lane.ring.offset(capacity) as u64;
+        let needed = if to_end < span { to_end + span } else { span };
+        match lane.ring.room(consumer, capacity, needed) {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(_) => return Err(self.fail("impossible cursor")),
+        }
+        let ring = self.segment.ring(self.side);
+        if to_end < span {
+            let pad = Header {
+                kind: Kind::Pad,
+                generation: 0,
+                slot: 0,
+                length: (to_end as usize - wire::HEADER_BYTES) as u32,
+            };
+            // SAFETY: the place up to the end of the ring is free, it holds at least a header.
+            unsafe { write_header(ring.add(lane.ring.offset(capacity)), pad) };
+            lane.ring.advance(to_end);
+        }
+        // SAFETY: the offset is below the ring's size.
+        Ok(Some(unsafe { ring.add(lane.ring.offset(capacity)) }))
+    }
+
+    fn lend_block(&self, lane: &mut LaneSending) -> Option<u32> {
+        if lane.free_blocks.iter().all(|word| *word == 0) {
+            for (index, returned) in self.outgoing().returned.iter().enumerate() {
+                // Only blocks that are really out come back, whatever the peer wrote.
+                let back = returned.swap(0, Ordering::Acquire) & lane.lent_blocks[index];
+                lane.lent_blocks[index] &= !back;
+                lane.free_blocks[index] |= back;
+            }
+        }
+        let index = lane.free_blocks.iter().position(|word| *word != 0)?;
+        let bit = lane.free_blocks[index].trailing_zeros();
+        lane.free_blocks[index] &= !(1 << bit);
+        lane.lent_blocks[index] |= 1 << bit;
+        Some(index as u32 * 64 + bit)
+    }
+
+    /// The stream leaves the kernel, if the receiver follows and nobody is sending through the kernel.
+    #[cold]
+    fn switch_to_channel(&self, slot: u32, fd: i32, stream: &mut Sending) -> bool {
+        let line = self.peer_line(slot);
+        let busy = self.party.stream(slot).kernel_senders.load(Ordering::Acquire) != 0;
+        if stream.stay || busy || line.state(stream.generation) != SlotState::Open {
+            return false;
+        }
+        if line.ready.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let Some(sent) = position::sent(fd) else {
+            return false;
+        };
+        let Ok(number) = stream.path.to_channel(line.passed.load(Ordering::Acquire)) else {
+            return false;
+        };
+        let own = self.own_line(slot);
+        own.position[number as usize & 1].store(sent, Ordering::Relaxed);
+        own.announced.store(number, Ordering::Release);
+        stats::process().switches_to_channel.add(1);
+        true
+    }
+
+    /// The stream goes back to the kernel at the byte it has reached. False when it is there already.
+    fn switch_to_kernel(&self, slot: u32, stream: &mut Sending) -> bool {
+        self.switch_to_kernel_at(slot, stream, stream.credit.sent())
+    }
+
+    pub(super) fn switch_to_kernel_at(&self, slot: u32, stream: &mut Sending, position: u64) -> bool {
+        let passed = self.peer_line(slot).passed.load(Ordering::Acquire);
+        let Ok(number) = stream.path.to_kernel(passed) else { return false };
+        let own = self.own_line(slot);
+        own.position[number as usize & 1].store(position, Ordering::Relaxed);
+        own.announced.store(number, Ordering::Release);
+        stats::process().switches_to_kernel.add(1);
+        true
+    }
+
+    /// The receiver does not keep up: what follows goes into the kernel's buffers, as it would without Convoy, until
+    /// the receiver has read everything before it. Bytes in the kernel wake it.
+    pub fn spill(&self, slot: u32) {
+        self.publish_held();
+        if let Ok(guard) = self.lock_sending() {
+            self.switch_to_kernel(slot, guard.stream(slot));
+        }
+    }
+
+    /// What this side sends on the stream goes through the kernel from now on; wakes the receiver.
+    pub fn send_through_kernel(&self, slot: u32) -> bool {
+        self.publish_held();
+        let Ok(guard) = self.lock_sending() else {
+            return false;
+        };
+        guard.stream(slot).stay = true;
+        let switched = self.switch_to_kernel(slot, guard.stream(slot));
+        drop(guard);
+        fence(Ordering::SeqCst);
+        bell::ring_all(self.peer_line(slot).receive_waiters.snapshot());
+        switched
+    }
+
+    /// For a call that only the kernel can make (splice from a pipe): the stream goes back to the kernel, for as long
+    /// as it takes the receiver to catch up. To be followed by [`Channel::end_kernel_send`].
+    pub fn begin_kernel_send(&self, slot: u32) -> Result<(), Trouble> {
+        self.publish_held();
+        let guard = self.lock_sending()?;
+        self.switch_to_kernel(slot, guard.stream(slot));
+        self.party.stream(slot).kernel_senders.fetch_add(1, Ordering::SeqCst);
+        drop(guard);
+        fence(Ordering::SeqCst);
+        bell::ring_all(self.peer_line(slot).receive_waiters.snapshot());
+        Ok(())
+    }
+
+    /// A kernel call that [`Sent::Kernel`] asked for has returned.
+    pub fn end_kernel_send(&self, slot: u32) {
+        self.party.stream(slot).kernel_senders.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Whether there is credit and room for more, or the stream is on the kernel.
+    pub fn has_room(&self, slot: u32) -> bool {
+        let Ok(guard) = self.lock_sending() else { return true };
+        let stream = guard.stream(slot);
+        if stream.path.path() == Path::Kernel || !self.usable() {
+            return true;
+        }
+        let capacity = u64::from(self.segment.geometry.ring_bytes);
+        let credit = self.credit(slot, stream, 1).unwrap_or(1);
+        credit > 0
+            && guard.lane().ring.room(&self.outgoing().consumer, capacity, capacity / 2).unwrap_or(true)
+    }
+
+    /// Whether what this side sends goes through the channel. Such a stream is always writable: what the peer does
+    /// not take spills into the kernel's buffers, which are empty as long as the channel is used.
+    pub fn sends_here(&self, slot: u32) -> bool {
+        self.own_line(slot).announced.load(Ordering::Relaxed) & 1 == 1
+    }
+
+    /// Bytes sent on the stream through the channel.
+    pub fn sent_bytes(&self, slot: u32) -> u64 {
+        self.lock_sending().map_or(0, |guard| guard.stream(slot).credit.sent())
+    }
+}
+
+fn give_back(lane: &mut LaneSending, block: u32) {
+    let (index, bit) = (block as usize / 64, block % 64);
+    lane.free_blocks[index] |= 1 << bit;
+    lane.lent_blocks[index] &= !(1 << bit);
+}
+
+/// # Safety
+/// `target` is 8 writable, aligned bytes of the ring.
+#[inline]
+unsafe fn write_header(target: *mut u8, header: Header) {
+    // SAFETY: the caller's promise; the receiver reads the word after the Release of the cursor.
+    unsafe { (*target.cast::<AtomicU64>()).store(header.to_word(), Ordering::Relaxed) };
+}

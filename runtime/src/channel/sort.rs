@@ -1,0 +1,215 @@
+//! One frame: its header is checked, its bytes go to the reader or into their stream's queue, and who waits for them
+//! is noted. `channel::receive` walks through the lane.
+//! May contain `unsafe`: it reads the shared ring and the peer's blocks, within lengths it has checked.
+
+use super::receive::Guard;
+use super::{Channel, Trouble};
+use crate::iov::Cursor;
+use crate::shm::party::{LaneReceiving, NONE, Receiving};
+use crate::shm::waiters::Waiters;
+use crate::{bell, epoll, stats};
+use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
+
+/// The reader's buffer, for frames that need not be queued first.
+pub(super) struct Direct<'a> {
+    pub slot: u32,
+    pub target: &'a mut Cursor,
+    pub taken: usize,
+}
+
+/// Whether to go on with the lane.
+pub(super) enum Step {
+    Next,
+    /// The reader has enough, or memory is short: the frame stays in the lane.
+    Stop,
+}
+
+/// The payload of a frame, in the ring or in a block.
+struct Piece {
+    bytes: *const u8,
+    length: usize,
+    block: u32,
+}
+
+/// Who may have to be woken once the lock is free.
+#[derive(Default)]
+pub(super) struct Wakes {
+    waiters: [Option<&'static Waiters>; 8],
+    count: usize,
+}
+
+impl Wakes {
+    /// Notes the waiters of a stream that has received something.
+    #[inline]
+    pub(super) fn add(&mut self, waiters: &'static Waiters) {
+        if self.waiters[..self.count].iter().flatten().any(|known| core::ptr::eq(*known, waiters)) {
+            return;
+        }
+        if self.count == self.waiters.len() {
+            self.ring();
+        }
+        if let Some(place) = self.waiters.get_mut(self.count) {
+            *place = Some(waiters);
+            self.count += 1;
+        }
+    }
+
+    /// Rings after a fence: the waiters are looked at only then (see `bell`).
+    #[inline]
+    pub(super) fn ring(&mut self) {
+        if self.count > 0 {
+            fence(Ordering::SeqCst);
+            for waiters in self.waiters.iter_mut().take(self.count) {
+                if let Some(waiters) = waiters.take() {
+                    bell::ring_all(waiters.snapshot());
+                }
+            }
+            self.count = 0;
+        }
+    }
+}
+
+impl Channel {
+    /// The header at `offset`, read once and checked: the frame lies within what is published and does not wrap.
+    #[inline]
+    pub(super) fn header_at(
+        &self,
+        offset: usize,
+        available: u64,
+        capacity: u64,
+    ) -> Result<(Header, u64), Trouble> {
+        // SAFETY: offset is below the ring's size and a multiple of 8.
+        let word = unsafe {
+            (*self.segment.ring(self.side ^ 1).add(offset).cast::<AtomicU64>()).load(Ordering::Relaxed)
+        };
+        let Ok(header) = Header::from_word(word) else {
+            return Err(self.fail("impossible frame"));
+        };
+        let span = wire::span(header.length) as u64;
+        if span > available || offset as u64 + span > capacity {
+            return Err(self.fail("impossible frame length"));
+        }
+        Ok((header, span))
+    }
+
+    #[inline]
+    pub(super) fn sort_frame(
+        &self,
+        guard: &Guard<'_>,
+        lane: &mut LaneReceiving,
+        header: Header,
+        offset: usize,
+        direct: &mut Option<&mut Direct<'_>>,
+        wakes: &mut Wakes,
+    ) -> Result<Step, Trouble> {
+        if header.slot >= self.party.slots() {
+            return Err(self.fail("impossible stream"));
+        }
+        // SAFETY: header_at checked that the payload lies inside the ring.
+        let payload = unsafe { self.segment.ring(self.side ^ 1).add(offset + wire::HEADER_BYTES) };
+        let piece = match header.kind {
+            Kind::Block => self.block_piece(header, payload)?,
+            _ => Piece { bytes: payload, length: header.length as usize, block: NONE },
+        };
+        let stream = guard.stream(header.slot);
+        if !stream.open || stream.recalled || stream.generation != header.generation {
+            self.discard(&piece);
+            return Ok(Step::Next);
+        }
+        if let Some(direct) = direct
+            && direct.slot == header.slot
+        {
+            if direct.target.remaining() == 0 {
+                return Ok(Step::Stop);
+            }
+            let whole = piece.length <= direct.target.remaining();
+            let step = self.deliver(lane, stream, piece, direct);
+            if !whole {
+                // The rest waits in the queue: to those who wait it has arrived now.
+                wakes.add(&self.own_line(header.slot).receive_waiters);
+                epoll::readable(self.socket_of(header.slot));
+            }
+            return step;
+        }
+        if !self.enqueue(header.slot, lane, stream, &piece, 0) {
+            return Ok(Step::Stop);
+        }
+        self.book(stream, piece.length)?;
+        wakes.add(&self.own_line(header.slot).receive_waiters);
+        epoll::readable(self.socket_of(header.slot));
+        Ok(Step::Next)
+    }
+
+    fn block_piece(&self, header: Header, payload: *const u8) -> Result<Piece, Trouble> {
+        if header.length as usize != size_of::<u64>() {
+            return Err(self.fail("impossible block frame"));
+        }
+        // SAFETY: the payload has 8 bytes, aligned; read once.
+        let word = unsafe { (*payload.cast::<AtomicU64>()).load(Ordering::Relaxed) };
+        let named = BlockRef::from_word(word);
+        if named.block >= self.segment.geometry.blocks || named.length > self.segment.geometry.block_bytes {
+            return Err(self.fail("impossible block"));
+        }
+        stats::lane(self.index as usize).blocks_received.bump(1);
+        Ok(Piece {
+            bytes: self.segment.block(self.side ^ 1, named.block),
+            length: named.length as usize,
+            block: named.block,
+        })
+    }
+
+    fn discard(&self, piece: &Piece) {
+        stats::process().bytes_dropped.add(piece.length as u64);
+        if piece.block != NONE {
+            self.return_block(piece.block);
+        }
+    }
+
+    /// Straight to the reader; what its buffer does not hold is queued.
+    #[inline]
+    fn deliver(
+        &self,
+        lane: &mut LaneReceiving,
+        stream: &mut Receiving,
+        piece: Piece,
+        direct: &mut Direct<'_>,
+    ) -> Result<Step, Trouble> {
+        let part = piece.length.min(direct.target.remaining());
+        if part < piece.length && !self.enqueue(direct.slot, lane, stream, &piece, part) {
+            return Ok(Step::Stop);
+        }
+        self.book(stream, piece.length)?;
+        // SAFETY: the piece has at least `part` bytes.
+        unsafe { direct.target.put(piece.bytes, part) };
+        direct.taken += part;
+        if part == piece.length && piece.block != NONE {
+            self.return_block(piece.block);
+        }
+        Ok(Step::Next)
+    }
+
+    fn enqueue(
+        &self,
+        slot: u32,
+        lane: &mut LaneReceiving,
+        stream: &mut Receiving,
+        piece: &Piece,
+        from: usize,
+    ) -> bool {
+        if piece.block != NONE {
+            return self.enqueue_block(slot, lane, stream, piece.block, from as u32..piece.length as u32);
+        }
+        // SAFETY: `from` is within the piece; the lock is held.
+        unsafe { self.enqueue_bytes(slot, lane, stream, piece.bytes.add(from), piece.length - from) }
+    }
+
+    #[inline]
+    fn book(&self, stream: &mut Receiving, length: usize) -> Result<(), Trouble> {
+        if stream.credit.on_received(length as u64).is_err() {
+            return Err(self.fail("more bytes than credit"));
+        }
+        stats::lane(self.index as usize).bytes_received.bump(length as u64);
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! Both ends of a channel in one process, over real memory and real connections: what is sent is what arrives.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use super::list::register;
+use super::queue::Mode;
+use super::receive::Received;
+use super::send::Sent;
+use super::*;
+use crate::iov::{Cursor, single};
+use crate::shm::segment::Geometry;
+use proptest::prelude::*;
+use std::collections::VecDeque;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+/// The smallest ring there is, so that it wraps, fills and runs empty all the time.
+const GEOMETRY: Geometry = Geometry { ring_bytes: 4096, slots: 64, block_bytes: 4096, blocks: 4 };
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+struct Pair {
+    ends: [&'static Channel; 2],
+}
+
+impl Pair {
+    fn new() -> Self {
+        let _slow = crate::session::SLOW.lock();
+        let own = process::remember();
+        let (first, fd) = Segment::create(GEOMETRY, 1, [own, own]).unwrap();
+        let second = Segment::attach(fd, 1, [own, own]).unwrap();
+        sys::close(fd).unwrap();
+        let end = |segment, side| register(segment, side, 1, own, -1).unwrap();
+        Self { ends: [end(first, 0), end(second, 1)] }
+    }
+
+    /// A stream between the two, as promotion leaves it.
+    fn open(&self) -> Stream {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let (slot, generation) = self.ends[0].open_slot().unwrap();
+        assert!(self.ends[1].open_end(slot, generation));
+        self.ends.iter().for_each(|end| end.own_line(slot).ready.store(1, Ordering::Release));
+        Stream { ends: self.ends, sockets: [connected, accepted], slot, generation }
+    }
+}
+
+struct Stream {
+    ends: [&'static Channel; 2],
+    sockets: [TcpStream; 2],
+    slot: u32,
+    generation: u8,
+}
+
+impl Stream {
+    /// Sends on one side what there is room for; how many bytes that were.
+    fn send(&self, side: usize, bytes: &[u8]) -> usize {
+        let part = single(bytes.as_ptr().cast_mut(), bytes.len());
+        // SAFETY: the part lives as long as the cursor; sending only reads it.
+        let mut cursor = unsafe { Cursor::new(&part, 1, true) }.unwrap();
+        let fd = self.sockets[side].as_raw_fd();
+        match self.ends[side].send(self.slot, self.generation, fd, &mut cursor).unwrap() {
+            Sent::Bytes(sent) => sent,
+            Sent::NoRoom => 0,
+            other => panic!("a fresh stream goes over the channel: {other:?}"),
+        }
+    }
+
+    fn receive(&self, side: usize, target: &mut [u8], mode: Mode) -> usize {
+        let part = single(target.as_mut_ptr(), target.len());
+        // SAFETY: the part lives as long as the cursor.
+        let mut cursor = unsafe { Cursor::new(&part, 1, true) }.unwrap();
+        let fd = self.sockets[side].as_raw_fd();
+        match self.ends[side].receive(self.slot, self.generation, fd, &mut cursor, mode).unwrap() {
+            Received::Bytes(bytes) => bytes,
+            // Before the first byte the switch may not have been announced.
+            Received::Empty | Received::Kernel(_) => 0,
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.ends.iter().for_each(|end| {
+            end.close_end(self.slot, self.generation);
+        });
+    }
+}
+
+/// The byte at a position of a stream: no two streams and no two near positions look alike.
+fn byte(stream: usize, position: usize) -> u8 {
+    let mixed = (position as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15 ^ stream as u64);
+    (mixed >> 56) as u8
+}
+
+fn pattern(stream: usize, from: usize, length: usize) -> Vec<u8> {
+    (from..from + length).map(|position| byte(stream, position)).collect()
+}
+
+/// Writes of one thread: which stream, how many bytes.
+type Writes = Vec<(usize, usize)>;
+
+fn send_all(streams: &[Stream], writes: &Writes, over: Instant) {
+    let mut sent = vec![0; streams.len()];
+    for &(stream, length) in writes {
+        let bytes = pattern(stream, sent[stream], length);
+        let mut done = 0;
+        while done < length {
+            let more = streams[stream].send(0, &bytes[done..]);
+            if more == 0 {
+                assert!(Instant::now() < over, "stream {stream} stuck at {}", sent[stream] + done);
+                std::thread::yield_now();
+            }
+            done += more;
+        }
+        sent[stream] += length;
+    }
+}
+
+/// Reads all streams in turn in pieces of the given sizes, some of them peeked at first.
+fn receive_all(streams: &[Stream], totals: &[usize], reads: &[usize], over: Instant) {
+    let mut received = vec![0; streams.len()];
+    let mut sizes = reads.iter().cycle();
+    let mut buffer = vec![0; *reads.iter().max().unwrap()];
+    while received != totals {
+        for (index, stream) in streams.iter().enumerate() {
+            let size = *sizes.next().unwrap();
+            let peeked =
+                if size.is_multiple_of(3) { stream.receive(1, &mut buffer[..size], Mode::Peek) } else { 0 };
+            assert_eq!(buffer[..peeked], pattern(index, received[index], peeked), "peeked, stream {index}");
+            let taken = stream.receive(1, &mut buffer[..size], Mode::Take);
+            assert!(taken >= peeked);
+            assert_eq!(buffer[..taken], pattern(index, received[index], taken), "stream {index}");
+            received[index] += taken;
+        }
+        assert!(Instant::now() < over, "{received:?} of {totals:?}");
+        std::thread::yield_now();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Two threads, four streams, one lane that is far too small.
+    #[test]
+    fn bytes_arrive_as_they_were_sent(
+        writes in prop::collection::vec((0..4usize, prop_oneof![1..64usize, 1..3000usize, 4000..60_000usize]), 1..120),
+        reads in prop::collection::vec(prop_oneof![1..40usize, 1..5000usize, Just(65_536)], 1..16),
+    ) {
+        static PAIR: std::sync::OnceLock<Pair> = std::sync::OnceLock::new();
+        let pair = PAIR.get_or_init(Pair::new);
+        let streams: Vec<Stream> = (0..4).map(|_| pair.open()).collect();
+        let totals: Vec<usize> = (0..4)
+            .map(|stream| writes.iter().filter(|write| write.0 == stream).map(|write| write.1).sum())
+            .collect();
+        let over = Instant::now() + WATCHDOG;
+        std::thread::scope(|scope| {
+            scope.spawn(|| send_all(&streams, &writes, over));
+            receive_all(&streams, &totals, &reads, over);
+        });
+        for stream in &streams {
+            prop_assert_eq!(stream.receive(1, &mut [0; 64], Mode::Take), 0, "nothing is left");
+        }
+        prop_assert!(pair.ends.iter().all(|end| end.usable()));
+    }
+
+    /// The queue of a stream against a plain one.
+    #[test]
+    fn a_queue_gives_what_was_put_in(
+        steps in prop::collection::vec((0..5u8, prop_oneof![0..80usize, 0..7000usize]), 1..200),
+    ) {
+        static PAIR: std::sync::OnceLock<Pair> = std::sync::OnceLock::new();
+        let end = PAIR.get_or_init(Pair::new).ends[1];
+        let guard = end.lock_receiving().unwrap();
+        let mut model = Model::new(end, &guard);
+        for (position, (kind, length)) in steps.into_iter().enumerate() {
+            match kind {
+                0 => model.put(&pattern(position, 0, length)),
+                1 => model.put_block(&pattern(position, 0, length.clamp(1, 4096))),
+                2 => model.read(length, Mode::Take),
+                3 => model.read(length, Mode::Peek),
+                _ => model.read(length, Mode::Discard),
+            }
+            prop_assert_eq!(end.queued_bytes(SLOT), model.oracle.len() as u64);
+        }
+        model.end();
+    }
+}
+
+const SLOT: u32 = 0;
+
+/// A queue, and what should be in it.
+struct Model<'a> {
+    end: &'static Channel,
+    guard: &'a receive::Guard<'static>,
+    oracle: VecDeque<u8>,
+    /// Blocks of the peer that the queue refers to.
+    lent: u64,
+}
+
+impl<'a> Model<'a> {
+    fn new(end: &'static Channel, guard: &'a receive::Guard<'static>) -> Self {
+        let stream = guard.stream(SLOT);
+        (stream.first, stream.last, stream.window) = (NONE, NONE, 0);
+        end.party.stream(SLOT).queued.store(0, Ordering::Relaxed);
+        end.incoming().returned[0].store(0, Ordering::Relaxed);
+        Self { end, guard, oracle: VecDeque::new(), lent: 0 }
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        let (lane, stream) = (self.guard.lane(), self.guard.stream(SLOT));
+        // SAFETY: the bytes are readable, the lock is held.
+        assert!(unsafe { self.end.enqueue_bytes(SLOT, lane, stream, bytes.as_ptr(), bytes.len()) });
+        self.oracle.extend(bytes);
+    }
+
+    fn put_block(&mut self, bytes: &[u8]) {
+        self.lent &= !self.end.incoming().returned[0].swap(0, Ordering::Acquire);
+        let block = (!self.lent).trailing_zeros();
+        if block >= GEOMETRY.blocks {
+            return;
+        }
+        self.lent |= 1 << block;
+        // SAFETY: the block is free and as large as the longest piece.
+        unsafe {
+            let target = self.end.segment.block(self.end.side ^ 1, block);
+            core::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len());
+        }
+        let (lane, stream) = (self.guard.lane(), self.guard.stream(SLOT));
+        let from = bytes.len() / 3;
+        assert!(self.end.enqueue_block(SLOT, lane, stream, block, from as u32..bytes.len() as u32));
+        self.oracle.extend(&bytes[from..]);
+    }
+
+    fn read(&mut self, length: usize, mode: Mode) {
+        let mut target = vec![0; length.max(1)];
+        let part = single(target.as_mut_ptr(), length);
+        // SAFETY: the part lives as long as the cursor.
+        let mut cursor = unsafe { Cursor::new(&part, 1, true) }.unwrap();
+        let (lane, stream) = (self.guard.lane(), self.guard.stream(SLOT));
+        let limit = if length.is_multiple_of(2) { u64::MAX } else { length as u64 / 2 };
+        let expected = self.oracle.len().min(length).min(limit.min(usize::MAX as u64) as usize);
+        assert_eq!(self.end.dequeue(SLOT, lane, stream, &mut cursor, limit, mode), expected);
+        if mode != Mode::Discard {
+            assert!(self.oracle.iter().take(expected).eq(&target[..expected]));
+        }
+        if mode != Mode::Peek {
+            self.oracle.drain(..expected);
+        }
+    }
+
+    fn end(mut self) {
+        self.read(1 << 20, Mode::Take);
+        assert!(self.oracle.is_empty());
+        self.lent &= !self.end.incoming().returned[0].swap(0, Ordering::Acquire);
+        assert_eq!(self.lent, 0, "every block went back");
+    }
+}

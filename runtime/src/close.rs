@@ -1,0 +1,175 @@
+//! The end of descriptors, sockets and of the process.
+
+use crate::api::Handled;
+use crate::config::settings;
+use crate::registry::Progress;
+use crate::session::{self, SLOW};
+use crate::socket::{self, Socket, State};
+use crate::table::{self, Entry};
+use crate::{bell, channel, demote, epoll, fork, process, stats, sys};
+use core::sync::atomic::Ordering;
+
+/// Before the program's close of `fd`.
+pub fn before_close(fd: i32) {
+    match table::take(fd) {
+        Entry::Socket(index) => close_socket(index, fd),
+        Entry::Epoll(index) => epoll::close(index, fd),
+        Entry::Private => {
+            // Not the program's to close: put it back.
+            table::set(fd, Entry::Private);
+        }
+        Entry::None => {}
+    }
+}
+
+fn close_socket(index: u32, fd: i32) {
+    let Some(socket) = socket::at(index) else { return };
+    epoll::forget(index, socket, fd);
+    if !socket::dereference(index, socket, fd) {
+        return;
+    }
+    let _slow = SLOW.lock();
+    withdraw_offer(socket);
+    fork::drop_holder(socket);
+    if socket.state() == State::Promoted
+        && let Some((channel, slot)) = socket.stream()
+    {
+        channel.publish_held();
+        if channel.party.stream(slot).holders.fetch_sub(1, Ordering::AcqRel) == 1 {
+            if channel.close_end(slot, socket.generation()) {
+                reset_on_close(fd);
+            }
+            channel.retire_if_dead();
+        } else {
+            // Another process goes on with the stream: only this process's view of it ends.
+            channel.set_socket(slot, None);
+            channel.streams.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    socket::release(index, socket);
+}
+
+/// Closing with unread bytes resets the connection (RFC 1122 4.2.2.13), so that the peer learns of the loss.
+fn reset_on_close(fd: i32) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let _ = sys::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
+}
+
+pub fn withdraw_offer(socket: &Socket) {
+    if let (Some(offer), Some(session)) = (socket.offer(), session::current()) {
+        match session.registry.progress(offer) {
+            Progress::Matched(answer) => channel::refuse(&answer),
+            Progress::Waiting => stats::process().bypasses_unmatched.add(1),
+            Progress::Gone => {}
+        }
+        session.registry.withdraw(offer);
+        socket.set_offer(None);
+    }
+}
+
+/// Every tracked descriptor in a range is about to be closed.
+pub fn before_close_range(first: u32, last: u32) {
+    let fds: Vec<i32> = table::tracked_in(first, last)
+        .filter_map(|(fd, entry)| (entry != Entry::Private).then_some(fd))
+        .collect();
+    fds.into_iter().for_each(before_close);
+}
+
+/// `new` refers to what `old` refers to.
+pub fn after_dup(old: i32, new: i32) {
+    match table::get(old) {
+        Entry::Socket(index) => {
+            if let Some(socket) = socket::at(index) {
+                socket.references.fetch_add(1, Ordering::AcqRel);
+                if !table::set(new, Entry::Socket(index)) {
+                    socket.references.fetch_sub(1, Ordering::AcqRel);
+                    demote::demote(old, crate::api::Reason::Call);
+                }
+            }
+        }
+        Entry::Epoll(index) => drop(table::set(new, Entry::Epoll(index))),
+        // A socket that is not connected yet: the copies must know of each other when it is.
+        Entry::None if settings().enabled && socket::is_tcp(old) => {
+            if socket::follow(old).is_some() {
+                after_dup(old, new);
+            }
+        }
+        Entry::Private | Entry::None => {}
+    }
+}
+
+/// At the end of the process: counters written, offers and files withdrawn, peers told.
+pub fn at_exit() {
+    stats::dump();
+    if process::own() == process::Identity::NOBODY || sys::getpid() != process::own().pid() {
+        return;
+    }
+    channel::hold::release_all();
+    for (_, socket) in socket::all() {
+        withdraw_offer(socket);
+        if socket.state() == State::Promoted
+            && let Some((channel, slot)) = socket.stream()
+        {
+            channel.party.stream(slot).holders.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+    fork::at_exit();
+    epoll::at_exit();
+    bell::at_exit();
+    stats::withdraw();
+}
+
+/// shutdown(2): the kernel connection carries it; what was sent before is on the channel already.
+pub fn shutdown(fd: i32, how: i32) -> Handled {
+    let index = table::socket(fd)?;
+    let socket = socket::at(index)?;
+    if socket.state() == State::Promoted
+        && how != libc::SHUT_RD
+        && let Some((channel, slot)) = socket.stream()
+    {
+        channel.send_through_kernel(slot);
+    }
+    let result = sys::shutdown(fd, how).map(|()| 0);
+    socket.hint.store(true, Ordering::Relaxed);
+    epoll::readable(index + 1);
+    Some(result)
+}
+
+/// The program wants the number of one of Convoy's descriptors: it moves elsewhere.
+pub fn vacate(fd: i32) {
+    if table::get(fd) != Entry::Private {
+        return;
+    }
+    if bell::moved(fd) || epoll::moved(fd) || channel::moved(fd) {
+        table::take(fd);
+    }
+}
+
+/// The image is about to be replaced: what only this image knows is withdrawn; streams that survive the exec
+/// go back to the kernel.
+pub fn before_exec() {
+    if process::own() == process::Identity::NOBODY || fork::in_vfork_child() {
+        return;
+    }
+    stats::dump();
+    channel::hold::release_all();
+    for (_, socket) in socket::all() {
+        let fd = socket.fd.load(Ordering::Relaxed);
+        let stays = sys::fcntl(fd, libc::F_GETFD, 0).is_ok_and(|flags| flags & libc::FD_CLOEXEC == 0);
+        if stays && socket.state() == State::Promoted {
+            demote::demote(fd, crate::api::Reason::Exec);
+        }
+        withdraw_offer(socket);
+    }
+    // exec ends the other threads: none of them may hold the registry then.
+    core::mem::forget(SLOW.lock());
+    stats::withdraw();
+}
+
+/// The old image goes on.
+pub fn after_failed_exec() {
+    if process::own() != process::Identity::NOBODY && SLOW.is_locked() {
+        // SAFETY: taken in `before_exec` by this thread and forgotten.
+        unsafe { SLOW.force_unlock() };
+    }
+}

@@ -1,0 +1,50 @@
+//! Back to the kernel: for calls and options the channel cannot honour.
+
+use crate::api::Reason;
+use crate::config::LogLevel;
+use crate::socket::{self, State};
+use crate::{epoll, log, promote, stats, table};
+use core::sync::atomic::Ordering;
+
+/// Leaves the connection behind `fd` to the kernel: a candidate for good; of a promoted stream, what this side
+/// sends from now on, and the peer is asked to do the same.
+pub fn demote(fd: i32, reason: Reason) {
+    let Some(index) = table::socket(fd) else { return };
+    let Some(socket) = socket::at(index) else { return };
+    match socket.state() {
+        State::Candidate => {
+            stats::process().bypasses_option.add(1);
+            crate::close::withdraw_offer(socket);
+            promote::forget_all(index, socket, fd);
+        }
+        State::Promoted => {
+            count(reason);
+            if let Some((channel, slot)) = socket.stream() {
+                channel.send_through_kernel(slot);
+                if !channel.recall(slot, socket.generation(), fd) {
+                    let peer = channel.peer.pid();
+                    log::line(
+                        LogLevel::Warn,
+                        format_args!(
+                            "process {peer} does not answer: descriptor {fd} could not go back to the kernel"
+                        ),
+                    );
+                }
+                socket.hint.store(true, Ordering::Relaxed);
+                epoll::readable(index + 1);
+            }
+        }
+        State::Moving | State::Free => {}
+    }
+}
+
+fn count(reason: Reason) {
+    let process = stats::process();
+    match reason {
+        Reason::Stdio => process.demotions_stdio.add(1),
+        Reason::Passed => process.demotions_passed.add(1),
+        Reason::Exec => process.demotions_exec.add(1),
+        Reason::Option => process.demotions_option.add(1),
+        Reason::Call => process.demotions_call.add(1),
+    }
+}

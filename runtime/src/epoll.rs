@@ -1,0 +1,195 @@
+//! epoll: the program's instance stays a real one and holds what the kernel serves; promoted streams live in a
+//! list of this process with a ready queue.
+//!
+//! The kernel instance of the program contains one more descriptor, the *inner* instance, with the bell and the
+//! idle kernel connections (lifelines) of the promoted streams. So a thread in the kernel's epoll_wait is woken
+//! for everything, and programs that hand their epoll descriptor to poll or to another epoll keep working.
+//!
+//! `epoll::control` is epoll_ctl, `epoll::wait` is epoll_wait, `epoll::instance` the state.
+
+mod control;
+pub mod instance;
+mod wait;
+
+pub use control::control;
+pub use wait::{doze_for_poll, ready, sort_all, wait};
+
+use crate::channel::Channel;
+use crate::lock::Mutex;
+use crate::socket::{self, MANY, Socket};
+use crate::table::{self, Entry};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use instance::Instance;
+
+const MAX_INSTANCES: usize = 4096;
+static INSTANCES: [AtomicPtr<Instance>; MAX_INSTANCES] =
+    [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_INSTANCES];
+static COUNT: AtomicU32 = AtomicU32::new(0);
+/// Indices of instances whose descriptor is closed.
+static FREE: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// The instance with this index.
+#[inline]
+pub fn at(index: u32) -> Option<&'static Instance> {
+    // SAFETY: leaked boxes or null.
+    unsafe { INSTANCES.get(index as usize)?.load(Ordering::Acquire).as_ref() }
+}
+
+fn all() -> impl Iterator<Item = (u32, &'static Instance)> {
+    let count = COUNT.load(Ordering::Acquire).min(MAX_INSTANCES as u32);
+    (0..count).filter_map(|index| at(index).map(|instance| (index, instance)))
+}
+
+/// The kernel has made an epoll instance.
+pub fn follow(fd: i32) {
+    if let Some(index) = FREE.lock().pop()
+        && let Some(instance) = at(index)
+    {
+        instance.lock().reset(fd);
+        table::set(fd, Entry::Epoll(index));
+        return;
+    }
+    let index = COUNT.fetch_add(1, Ordering::AcqRel);
+    let Some(place) = INSTANCES.get(index as usize) else {
+        COUNT.store(MAX_INSTANCES as u32, Ordering::Release);
+        return;
+    };
+    place.store(Box::into_raw(Box::new(Instance::new(fd))), Ordering::Release);
+    table::set(fd, Entry::Epoll(index));
+}
+
+/// A descriptor of the instance is closed; with the last one it ends.
+pub fn close(index: u32, fd: i32) {
+    let Some(instance) = at(index) else { return };
+    all().for_each(|(_, other)| other.lock().nested.retain(|nested| nested.fd != fd));
+    let mut state = instance.lock();
+    if let Some((other, _)) = table::tracked_in(0, u32::MAX).find(|(_, entry)| *entry == Entry::Epoll(index))
+    {
+        if state.fd == fd {
+            state.fd = other;
+        }
+        return;
+    }
+    for (fd, socket) in state.promoted_sockets() {
+        unwatch(socket, fd, index);
+    }
+    state.end();
+    drop(state);
+    FREE.lock().push(index);
+}
+
+/// A socket's registration in an instance is gone.
+fn unwatch(socket: u32, fd: i32, instance: u32) {
+    if let Some(socket) = socket::at(socket) {
+        let mark = mark(instance, fd);
+        let _ = socket.watch.compare_exchange(mark, 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
+fn mark(instance: u32, fd: i32) -> u64 {
+    u64::from(instance + 1) << 32 | u64::from(fd as u32)
+}
+
+fn watch(socket: &Socket, instance: u32, fd: i32) {
+    let mark = mark(instance, fd);
+    let known = socket.watch.load(Ordering::Relaxed);
+    if known != mark {
+        socket.watch.store(if known == 0 { mark } else { MANY }, Ordering::Relaxed);
+    }
+    // A note left for an instance that is gone must not hold back the next.
+    socket.told.store(false, Ordering::Release);
+}
+
+/// Bytes have come for the socket with index `socket_plus_one` - 1 (0 = none). Called under a channel's lock, so
+/// it only leaves a note: an instance's own lock is taken before a channel's, never after.
+#[inline]
+pub fn readable(socket_plus_one: u32) {
+    if socket_plus_one == 0 {
+        return;
+    }
+    let index = socket_plus_one - 1;
+    let Some(socket) = socket::at(index) else { return };
+    match socket.watch.load(Ordering::Relaxed) {
+        0 => {}
+        MANY => all().for_each(|(_, instance)| instance.note(index)),
+        mark => {
+            if !socket.told.swap(true, Ordering::AcqRel)
+                && let Some(instance) = at((mark >> 32) as u32 - 1)
+            {
+                instance.note(index);
+            }
+        }
+    }
+}
+
+/// A candidate is being promoted: its registrations move from the kernel's instances to the inner ones.
+pub fn adopt(index: u32, socket: &Socket, channel: &Channel, slot: u32) {
+    let several = socket.references.load(Ordering::Relaxed) > 1;
+    let fd = socket.fd.load(Ordering::Relaxed);
+    for (number, instance) in all() {
+        let mut state = instance.lock();
+        if several {
+            let fds = table::tracked_in(0, u32::MAX).filter(|(_, entry)| *entry == Entry::Socket(index));
+            for (fd, _) in fds {
+                if state.adopt(fd, index, channel, slot) {
+                    watch(socket, number, fd);
+                }
+            }
+        } else if state.adopt(fd, index, channel, slot) {
+            watch(socket, number, fd);
+        }
+    }
+}
+
+/// Whether a one-shot registration of this descriptor may or may not have fired, so that it cannot be taken over
+/// from the kernel now.
+pub fn unsure(fd: i32) -> bool {
+    // A held lock may be this very thread's, interrupted by a signal: better not now than for ever.
+    all().any(|(_, instance)| instance.try_lock().is_none_or(|state| state.unsure(fd)))
+}
+
+/// The program closes a descriptor: its registrations go, also those that are only parked.
+pub fn forget(index: u32, socket: &Socket, fd: i32) {
+    match socket.watch.load(Ordering::Relaxed) {
+        0 => {}
+        MANY => all().for_each(|(_, instance)| instance.lock().remove_socket(fd, index)),
+        mark => {
+            let number = (mark >> 32) as u32 - 1;
+            if let Some(instance) = at(number).filter(|_| mark as u32 as i32 == fd) {
+                instance.lock().remove_socket(fd, index);
+                unwatch(index, fd, number);
+            }
+        }
+    }
+}
+
+/// fork: no other thread is inside an instance when the memory is copied.
+pub fn lock_all() {
+    all().for_each(|(_, instance)| instance.lock_for_fork());
+}
+
+pub fn unlock_all() {
+    // SAFETY: taken in `lock_all` by this thread (or the thread the child continues) and forgotten.
+    all().for_each(|(_, instance)| unsafe { instance.force_unlock() });
+}
+
+/// At exit: the bells' files go.
+pub fn at_exit() {
+    for (_, instance) in all() {
+        if let Some(mut state) = instance.try_lock()
+            && let Some(bell) = state.bell.take()
+        {
+            bell.destroy();
+        }
+    }
+}
+
+/// A descriptor of an instance is wanted by the program: it moves elsewhere.
+pub fn moved(fd: i32) -> bool {
+    all().any(|(_, instance)| instance.lock().move_own(fd))
+}
+
+/// In a forked child: nobody else is at it.
+pub fn after_fork_in_child() {
+    crate::lock::free_in_child(&FREE);
+}

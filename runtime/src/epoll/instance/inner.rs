@@ -1,0 +1,175 @@
+//! What stands in the kernel for an epoll instance: the inner instance, the bell, nested epoll instances.
+//! Which streams are ready is judged in `instance::ready`.
+
+use super::{EDGE, IN_SIDE, Nested, ONESHOT, OUT_SIDE, State};
+use crate::bell::{self, Bell};
+use crate::channel::Channel;
+use crate::{session, socket, stats, sys, table};
+use core::sync::atomic::Ordering;
+
+/// Data of the bell in the inner instance; lifelines have their descriptor.
+const BELL: u64 = u64::MAX;
+
+impl State {
+    pub(super) fn open_inner(&mut self) -> sys::Answer<()> {
+        if self.inner >= 0 {
+            return Ok(());
+        }
+        let inner = table::adopt(sys::epoll_create()?)?;
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: self.draw_mark() };
+        // SAFETY: one valid event.
+        if let Err(errno) = unsafe { sys::epoll_ctl(self.fd, libc::EPOLL_CTL_ADD, inner, &mut event) } {
+            table::abandon(inner);
+            return Err(errno);
+        }
+        self.inner = inner;
+        self.bell = Bell::create();
+        let Some(bell) = &self.bell else {
+            self.tick = true;
+            return Ok(());
+        };
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: BELL };
+        // SAFETY: one valid event.
+        let _ = unsafe { sys::epoll_ctl(inner, libc::EPOLL_CTL_ADD, bell.fd, &mut event) };
+        if let Some(session) = session::current() {
+            session.registry.bell(bell.number).sleepers.store(self.sleepers, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// A number the program does not use as data.
+    fn draw_mark(&mut self) -> u64 {
+        if self.mark == 0 {
+            let seed = (self as *const Self as u64).rotate_left(17) ^ sys::now_ns();
+            self.mark = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        }
+        self.mark
+    }
+
+    /// The bell stands wherever a peer looks for whom to wake.
+    pub(super) fn place_bell(&mut self, channel: &Channel, slot: u32) {
+        let Some(number) = self.bell.as_ref().map(|bell| bell.number) else {
+            self.tick = true;
+            return;
+        };
+        let placed = channel.own_line(slot).receive_waiters.add(number);
+        self.tick |= !placed;
+    }
+
+    /// The bell is not rung for a stream that is not here any more.
+    pub(super) fn unplace_bell(&self, socket: u32) {
+        let stream = socket::at(socket).and_then(socket::Socket::stream);
+        if let (Some(bell), Some((channel, slot))) = (&self.bell, stream) {
+            channel.own_line(slot).receive_waiters.remove(bell.number);
+        }
+    }
+
+    /// A thread that sleeps in this instance looks again.
+    pub(super) fn wake_sleeper(&self) {
+        if self.sleepers > 0
+            && let Some(bell) = &self.bell
+        {
+            bell::ring_surely(bell.number);
+        }
+    }
+
+    /// Moves the inner instance or the bell to another number.
+    pub fn move_own(&mut self, fd: i32) -> bool {
+        let own = if self.inner == fd {
+            &mut self.inner
+        } else if let Some(bell) = self.bell.as_mut().filter(|bell| bell.fd == fd) {
+            &mut bell.fd
+        } else {
+            return false;
+        };
+        match sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, fd as usize + 1) {
+            Ok(moved) => {
+                table::set(moved, table::Entry::Private);
+                *own = moved;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Whether the kernel serves everything that is registered here.
+    pub fn kernel_only(&self) -> bool {
+        self.inner < 0 && self.nested.is_empty()
+    }
+
+    /// Whether an event of the program's instance is one of Convoy's own registrations; acts upon it.
+    pub fn take_own(&mut self, data: u64) -> bool {
+        let number = data.wrapping_sub(self.mark);
+        if self.mark == 0 || number > table::CAPACITY as u64 {
+            return false;
+        }
+        match number.checked_sub(1) {
+            None => self.take_inner(),
+            Some(fd) => self.inner_news(fd as i32, libc::EPOLLIN as u32),
+        }
+        true
+    }
+
+    /// Acts on what the inner instance has to say: the bell rang, lifelines or nested instances have news.
+    pub fn take_inner(&mut self) {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 64];
+        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: room for 64 events, a timeout, no mask.
+        let filled = unsafe { sys::epoll_wait(self.inner, events.as_mut_ptr(), 64, &now, core::ptr::null()) };
+        for event in events.iter().take(filled.unwrap_or(0)) {
+            let data = event.u64;
+            if data == BELL {
+                if let Some(bell) = &self.bell {
+                    bell.take_rings(true);
+                }
+                stats::process().wakeups.add(1);
+                continue;
+            }
+            self.inner_news(data as u32 as i32, event.events);
+        }
+    }
+
+    fn inner_news(&mut self, fd: i32, events: u32) {
+        if let Some(nested) = self.nested.iter_mut().find(|nested| nested.fd == fd) {
+            nested.edge = true;
+            return;
+        }
+        if let Some(socket) = table::socket(fd).and_then(socket::at) {
+            socket.hint.store(true, Ordering::Relaxed);
+        }
+        if self.is_promoted(fd) {
+            self.news(fd, events & OUT_SIDE != 0);
+        }
+    }
+
+    /// Takes over an epoll instance that the kernel has accepted as a member: it only says that something happened.
+    pub fn nest(&mut self, fd: i32, event: &libc::epoll_event) -> sys::Answer<()> {
+        let own = self.draw_mark().wrapping_add(1 + u64::from(fd as u32));
+        let mut watched = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: own };
+        // SAFETY: one valid event.
+        unsafe { sys::epoll_ctl(self.fd, libc::EPOLL_CTL_MOD, fd, &mut watched) }?;
+        let data = event.u64;
+        self.nested.push(Nested { fd, events: event.events, data, was_ready: false, edge: true });
+        self.wake_sleeper();
+        Ok(())
+    }
+
+    /// Reports nested instances; `ready` says which of them are.
+    pub fn collect_nested(&mut self, ready: &[bool], events: &mut [libc::epoll_event]) -> usize {
+        let mut filled = 0;
+        for (nested, ready) in self.nested.iter_mut().zip(ready) {
+            let edge = nested.edge || !nested.was_ready;
+            nested.was_ready = *ready;
+            let report = *ready && nested.events & IN_SIDE != 0 && (nested.events & EDGE == 0 || edge);
+            if let Some(place) = events.get_mut(filled).filter(|_| report) {
+                *place = libc::epoll_event { events: libc::EPOLLIN as u32, u64: nested.data };
+                nested.edge = false;
+                if nested.events & ONESHOT != 0 {
+                    nested.events &= EDGE | ONESHOT;
+                }
+                filled += 1;
+            }
+        }
+        filled
+    }
+}

@@ -1,0 +1,132 @@
+//! The ready queue of an epoll instance: which promoted streams have news, and what to report for them.
+//! What the kernel serves is not here.
+
+use super::{EDGE, IN_SIDE, Item, KERNEL, ONESHOT, OUT_SIDE, State};
+use crate::wait::readiness;
+use crate::{socket, stats};
+
+const ALWAYS: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
+
+impl State {
+    /// Something has changed for a promoted stream; `room` when it may be writable again.
+    #[inline]
+    pub fn news(&mut self, fd: i32, room: bool) {
+        let Some(item) = self.items.get_mut(fd as u32 as usize) else {
+            return;
+        };
+        if room {
+            item.out_edge = true;
+        }
+        item.in_edge = true;
+        if !item.queued {
+            item.queued = true;
+            self.ready.push_back(fd);
+        }
+    }
+
+    pub(super) fn enqueue(&mut self, fd: i32) {
+        if let Some(item) = self.items.get_mut(fd as u32 as usize)
+            && !item.queued
+        {
+            item.queued = true;
+            self.ready.push_back(fd);
+        }
+    }
+
+    /// Queues streams with bytes that another process of the family may have sorted: its notes do not come here.
+    pub fn enqueue_with_bytes(&mut self) {
+        for (fd, index) in self.promoted_sockets() {
+            let stream = socket::at(index).and_then(socket::Socket::stream);
+            if stream.is_some_and(|(channel, slot)| channel.has_bytes(slot)) {
+                self.news(fd, false);
+            }
+        }
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    /// Moves ready streams into `events`; level-triggered ones stay queued.
+    pub fn collect(&mut self, events: &mut [libc::epoll_event]) -> usize {
+        let mut filled = 0;
+        for _ in 0..self.ready.len() {
+            if filled == events.len() {
+                break;
+            }
+            let Some(fd) = self.ready.pop_front() else { break };
+            let (ready, again) = self.evaluate(fd);
+            if ready != 0 {
+                let data = self.items.get(fd as u32 as usize).map_or(0, |item| item.data);
+                if let Some(place) = events.get_mut(filled) {
+                    *place = libc::epoll_event { events: ready, u64: data };
+                    filled += 1;
+                }
+            }
+            if again {
+                self.enqueue(fd);
+            }
+        }
+        if filled == events.len() && !self.ready.is_empty() {
+            // More is ready than this thread could take.
+            self.wake_sleeper();
+        }
+        if filled > 0 {
+            stats::process().epoll_waits.add(1);
+        }
+        filled
+    }
+
+    /// What to report for a queued stream now, and whether it stays queued.
+    fn evaluate(&mut self, fd: i32) -> (u32, bool) {
+        let Some(item) = self.items.get_mut(fd as u32 as usize) else {
+            return (0, false);
+        };
+        item.queued = false;
+        if !item.present || !item.armed || item.socket == KERNEL {
+            return (0, false);
+        }
+        let Some(socket) = socket::at(item.socket) else {
+            return (0, false);
+        };
+        let Some((channel, slot)) = socket.stream() else {
+            return (0, false);
+        };
+        let wanted = item.events & (IN_SIDE | OUT_SIDE) | ALWAYS;
+        // POLL* and EPOLL* bits are the same below 0x8000 (poll(2), epoll_ctl(2)).
+        let now = readiness(fd, socket, channel, slot, wanted as u16 as i16) as u16 as u32 & wanted;
+        let report = if item.events & EDGE != 0 {
+            let in_part = now & IN_SIDE != 0 && item.in_edge;
+            let out_part = now & OUT_SIDE != 0 && item.out_edge;
+            if in_part || out_part { now } else { 0 }
+        } else {
+            now
+        };
+        (item.in_edge, item.out_edge) = (false, item.out_edge && now & OUT_SIDE == 0);
+        if report != 0 && item.events & ONESHOT != 0 {
+            item.armed = false;
+        }
+        let again = report != 0 && item.events & (EDGE | ONESHOT) == 0;
+        (report, again)
+    }
+
+    /// Whether a wait would report something at once.
+    pub fn any_ready(&mut self) -> bool {
+        (0..self.ready.len()).any(|_| {
+            let Some(fd) = self.ready.pop_front() else {
+                return false;
+            };
+            let Some(before) = self.items.get(fd as u32 as usize).copied() else {
+                return false;
+            };
+            let (ready, _) = self.evaluate(fd);
+            if let Some(item) = self.items.get_mut(fd as u32 as usize) {
+                *item = Item { queued: false, ..before };
+            }
+            if ready != 0 {
+                self.enqueue(fd);
+            }
+            ready != 0
+        })
+    }
+}

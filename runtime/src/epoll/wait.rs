@@ -1,0 +1,232 @@
+//! epoll_wait: promoted streams first, the kernel's descriptors at least every few calls, then spin, then sleep.
+
+use super::at;
+use super::instance::Instance;
+use crate::api::Handled;
+use crate::channel::hold;
+use crate::table::{self, Entry};
+use crate::wait::{self, kernel_state, spin};
+use crate::{channel, stats, sys};
+use core::sync::atomic::{Ordering, fence};
+
+/// How deep instances may be nested (EP_MAX_NESTS of the kernel is 4).
+const MOST_NESTED: u32 = 5;
+const NOW: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+const TICK_NS: u64 = 1_000_000;
+
+/// See [`crate::api::epoll_wait`].
+///
+/// # Safety
+/// As there.
+pub unsafe fn wait(
+    epoll: i32,
+    events: *mut libc::epoll_event,
+    count: i32,
+    timeout: *const libc::timespec,
+    mask: *const libc::sigset_t,
+) -> Handled {
+    let Entry::Epoll(number) = table::get(epoll) else {
+        return None;
+    };
+    let instance = at(number)?;
+    if count <= 0 {
+        return None;
+    }
+    if !crate::iov::plausible(events as usize, count as usize * size_of::<libc::epoll_event>()) {
+        // The kernel says so only when there is something to report.
+        return ready(epoll).then_some(Err(libc::EFAULT));
+    }
+    // SAFETY: room for `count` events, by the caller's promise.
+    let events = unsafe { core::slice::from_raw_parts_mut(events, count as usize) };
+    // SAFETY: null or valid.
+    let timeout = unsafe { timeout.as_ref() };
+    Some(Waiter { epoll, instance, mask }.run(events, timeout))
+}
+
+struct Waiter<'a> {
+    epoll: i32,
+    instance: &'a Instance,
+    mask: *const libc::sigset_t,
+}
+
+impl Waiter<'_> {
+    fn run(&self, events: &mut [libc::epoll_event], timeout: Option<&libc::timespec>) -> Result<usize, i32> {
+        let now_only = timeout.is_some_and(|time| time.tv_sec == 0 && time.tv_nsec == 0);
+        let deadline = timeout.map(|time| sys::now_ns().saturating_add(wait::nanoseconds(time)));
+        loop {
+            // The kernel's descriptors come first when it is their turn, so that neither side starves.
+            let kernel_first = self.instance.kernel_due();
+            let mut filled = if kernel_first { self.ask_kernel(events, Some(&NOW))? } else { 0 };
+            filled += self.user_side(events.get_mut(filled..).unwrap_or_default());
+            if !kernel_first && (now_only || filled > 0 && self.instance.lock().has_kernel_members()) {
+                filled += self.ask_kernel(events.get_mut(filled..).unwrap_or_default(), Some(&NOW))?;
+                if filled == 0 {
+                    filled = self.user_side(events);
+                }
+            }
+            if filled == 0 {
+                hold::release_all();
+            }
+            if filled > 0 || now_only {
+                return Ok(filled);
+            }
+            if !self.instance.lock().kernel_only() && spin::until(|| self.something()) {
+                continue;
+            }
+            filled = self.sleep(events, deadline)?;
+            if filled == 0 {
+                filled = self.user_side(events);
+            }
+            if filled > 0 || deadline.is_some_and(|deadline| sys::now_ns() >= deadline) {
+                return Ok(filled);
+            }
+        }
+    }
+
+    /// Sorts what has arrived and takes what is ready.
+    fn user_side(&self, events: &mut [libc::epoll_event]) -> usize {
+        if self.instance.lock().kernel_only() {
+            return 0;
+        }
+        sort_all();
+        let mut state = self.instance.lock();
+        self.instance.take_notes(&mut state);
+        if channel::any_forked() {
+            state.enqueue_with_bytes();
+        }
+        let filled = state.collect(events);
+        if state.nested.is_empty() {
+            return filled;
+        }
+        let nested: Vec<i32> = state.nested.iter().map(|nested| nested.fd).collect();
+        drop(state);
+        let ready: Vec<bool> = nested.into_iter().map(|fd| has_ready(fd, MOST_NESTED)).collect();
+        filled + self.instance.lock().collect_nested(&ready, events.get_mut(filled..).unwrap_or_default())
+    }
+
+    /// Cheap sign that the user side has work.
+    fn something(&self) -> bool {
+        self.instance.has_notes() || channel::all().any(channel::Channel::has_frames) || self.state_has_work()
+    }
+
+    fn state_has_work(&self) -> bool {
+        let mut state = self.instance.lock();
+        if channel::any_forked() {
+            state.enqueue_with_bytes();
+        }
+        !state.is_idle()
+    }
+
+    fn sleep(&self, events: &mut [libc::epoll_event], deadline: Option<u64>) -> Result<usize, i32> {
+        doze(self.epoll, true, MOST_NESTED);
+        fence(Ordering::SeqCst);
+        let result = if self.something() || self.nested_ready() {
+            Ok(0)
+        } else {
+            stats::process().sleeps.add(1);
+            let tick = self.instance.lock().tick;
+            self.ask_kernel(events, time_left(deadline, tick).as_ref())
+        };
+        doze(self.epoll, false, MOST_NESTED);
+        result
+    }
+
+    fn nested_ready(&self) -> bool {
+        let nested: Vec<i32> = self.instance.lock().nested.iter().map(|nested| nested.fd).collect();
+        nested.into_iter().any(|fd| has_ready(fd, MOST_NESTED))
+    }
+
+    /// The kernel's epoll_wait; events of the inner instance are taken out and acted upon.
+    fn ask_kernel(
+        &self,
+        events: &mut [libc::epoll_event],
+        timeout: Option<&libc::timespec>,
+    ) -> Result<usize, i32> {
+        if events.is_empty() {
+            return Ok(0);
+        }
+        stats::process().epoll_kernel_looks.add(1);
+        let timeout = timeout.map_or(core::ptr::null(), |time| time as *const libc::timespec);
+        // SAFETY: room for the given number of events; the others are null or valid.
+        let filled = unsafe {
+            sys::epoll_wait(self.epoll, events.as_mut_ptr(), events.len() as i32, timeout, self.mask)
+        }?;
+        let mut state = self.instance.lock();
+        if state.kernel_only() {
+            return Ok(filled);
+        }
+        let mut kept = 0;
+        for index in 0..filled {
+            let Some(event) = events.get(index).copied() else { break };
+            if state.take_own(event.u64) {
+                continue;
+            }
+            if let Some(place) = events.get_mut(kept) {
+                *place = event;
+                kept += 1;
+            }
+        }
+        Ok(kept)
+    }
+}
+
+/// Counts this thread among the sleepers of an instance and of those nested in it, or out again.
+fn doze(fd: i32, asleep: bool, depth: u32) {
+    let Entry::Epoll(number) = table::get(fd) else { return };
+    let Some(instance) = at(number) else { return };
+    let mut state = instance.lock();
+    state.sleepers = if asleep { state.sleepers + 1 } else { state.sleepers.saturating_sub(1) };
+    if let Some(bell) = &state.bell {
+        if asleep { bell.doze() } else { bell.wake(false) }
+    }
+    if depth > 0 && !state.nested.is_empty() {
+        let nested: Vec<i32> = state.nested.iter().map(|nested| nested.fd).collect();
+        drop(state);
+        nested.into_iter().for_each(|fd| doze(fd, asleep, depth - 1));
+    }
+}
+
+/// For poll on an epoll descriptor: while asleep, its bell may be rung.
+pub fn doze_for_poll(fd: i32, asleep: bool) {
+    doze(fd, asleep, MOST_NESTED);
+}
+
+/// Whether a wait on this epoll descriptor would report something at once.
+pub fn ready(fd: i32) -> bool {
+    has_ready(fd, MOST_NESTED)
+}
+
+fn has_ready(fd: i32, depth: u32) -> bool {
+    let Entry::Epoll(number) = table::get(fd) else { return false };
+    let Some(instance) = at(number) else { return false };
+    let mut state = instance.lock();
+    if !state.kernel_only() {
+        drop(state);
+        sort_all();
+        state = instance.lock();
+        if state.inner >= 0 {
+            state.take_inner();
+        }
+        instance.take_notes(&mut state);
+        if state.any_ready() {
+            return true;
+        }
+    }
+    let nested: Vec<i32> = state.nested.iter().map(|nested| nested.fd).collect();
+    drop(state);
+    kernel_state(fd, libc::POLLIN) & libc::POLLIN != 0
+        || depth > 0 && nested.into_iter().any(|fd| has_ready(fd, depth - 1))
+}
+
+/// Sorts the frames of all channels.
+pub fn sort_all() {
+    for channel in channel::all() {
+        let _ = channel.sort();
+    }
+}
+
+fn time_left(deadline: Option<u64>, tick: bool) -> Option<libc::timespec> {
+    let left = deadline.map(|deadline| deadline.saturating_sub(sys::now_ns()));
+    let left = if tick { Some(left.unwrap_or(u64::MAX).min(TICK_NS)) } else { left }?;
+    Some(libc::timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as i64 })
+}

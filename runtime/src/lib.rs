@@ -1,0 +1,45 @@
+//! The process side of Convoy: from a descriptor number to bytes in shared memory.
+//!
+//! ```text
+//!   api            what the preload library asks for, one function per intercepted call
+//!   table, socket  descriptor -> connection (candidate, then promoted)
+//!   promote        the two ends of a connection meet in the `registry` and open a stream
+//!   channel        shared memory between two processes: `send`, `receive`, `queue`
+//!   stream         send and recv on a connection, wherever its bytes travel at the moment
+//!   flusher        publishes held frames in time, where the user lets frames be held
+//!   wait, epoll    spinning, sleeping, poll, epoll; `bell` wakes sleepers in other processes
+//!   close, fork, demote, options, transfer    the rest of a connection's life
+//!   session        what a process joins at its first connection
+//!   shm, sys       memory layouts, locks, raw system calls
+//! ```
+//! Framing, credit and path switching are in `convoy-aggregator`; C types and errno are in `convoy-preload`.
+//! `unsafe` stands in `shm`, `sys`, `channel`, `iov`, and where kernel calls take the program's pointers.
+
+pub mod api;
+mod bell;
+mod channel;
+mod close;
+pub mod config;
+mod demote;
+mod epoll;
+mod flusher;
+mod fork;
+mod iov;
+mod lock;
+pub mod log;
+mod memory;
+mod options;
+mod position;
+mod process;
+mod promote;
+mod registry;
+mod session;
+mod shm;
+mod socket;
+pub mod stats;
+mod stream;
+mod sync;
+pub mod sys;
+mod table;
+mod transfer;
+mod wait;

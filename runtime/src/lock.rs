@@ -1,0 +1,63 @@
+//! A mutex that survives fork: its whole state is one word, so a child can simply free what threads it does not have
+//! were holding. Queues of parked threads, which others keep beside the lock, would name threads of the parent.
+
+use crate::sys;
+use core::sync::atomic::{AtomicBool, Ordering};
+use parking_lot::lock_api::{self, GuardNoSend, RawMutex};
+
+/// A mutex; waiting is spinning, then yielding, then short sleeps: it guards short sections only.
+pub type Mutex<T> = lock_api::Mutex<Word, T>;
+/// What [`Mutex::lock`] gives.
+pub type MutexGuard<'a, T> = lock_api::MutexGuard<'a, Word, T>;
+
+/// True while held. Taken with Acquire, which pairs with the Release of the previous holder.
+pub struct Word(AtomicBool);
+
+const SPINS: u32 = 100;
+const YIELDS: u32 = 200;
+const NAP_NS: u64 = 50_000;
+
+// SAFETY: the word is set by one thread at a time, and only the holder clears it.
+unsafe impl RawMutex for Word {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const INIT: Self = Self(AtomicBool::new(false));
+    type GuardMarker = GuardNoSend;
+
+    #[inline]
+    fn lock(&self) {
+        let mut turns = 0u32;
+        while !self.try_lock() {
+            turns += 1;
+            if turns <= SPINS {
+                core::hint::spin_loop();
+            } else if turns <= YIELDS {
+                sys::sched_yield();
+            } else {
+                sys::sleep_ns(NAP_NS);
+            }
+        }
+    }
+
+    #[inline]
+    fn try_lock(&self) -> bool {
+        self.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    #[inline]
+    unsafe fn unlock(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+
+    #[inline]
+    fn is_locked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// In a forked child: frees a lock that a thread of the parent held; no such thread is here.
+pub fn free_in_child<T>(mutex: &Mutex<T>) {
+    if mutex.is_locked() {
+        // SAFETY: the child has one thread, which does not hold it.
+        unsafe { mutex.force_unlock() };
+    }
+}

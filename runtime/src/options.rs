@@ -1,0 +1,71 @@
+//! Socket options and ioctls on connections that Convoy follows: most are the kernel's alone, some demote, some
+//! answers need what went through the channel added.
+
+use crate::api::{Handled, Reason};
+use crate::socket::{self, State};
+use crate::{demote, epoll, position, sys, table};
+use core::ffi::c_void;
+
+/// SOL_SOCKET options that change what a read or write means and that the channel does not honour.
+const DEMOTING_SOCKET: [i32; 8] = [
+    libc::SO_RCVLOWAT,
+    libc::SO_TIMESTAMP,
+    libc::SO_TIMESTAMPNS,
+    libc::SO_TIMESTAMPING,
+    libc::SO_ZEROCOPY,
+    libc::SO_OOBINLINE,
+    libc::SO_ATTACH_FILTER,
+    libc::SO_ATTACH_BPF,
+];
+/// The same of IPPROTO_TCP: kTLS (TCP_ULP), TCP_REPAIR, TCP_INQ, TCP_ZEROCOPY_RECEIVE.
+const DEMOTING_TCP: [i32; 4] = [libc::TCP_ULP, libc::TCP_REPAIR, 36, 35];
+
+/// Before the program's setsockopt.
+pub fn before_set(fd: i32, level: i32, name: i32) {
+    let demotes = match level {
+        libc::SOL_SOCKET => DEMOTING_SOCKET.contains(&name),
+        libc::IPPROTO_TCP => DEMOTING_TCP.contains(&name),
+        _ => false,
+    };
+    if demotes {
+        demote::demote(fd, Reason::Option);
+    }
+}
+
+/// After a successful getsockopt: TCP_INFO counts what went through the channel too.
+///
+/// # Safety
+/// `value` points to `length` writable bytes.
+pub unsafe fn after_get(fd: i32, level: i32, name: i32, value: *mut c_void, length: u32) {
+    if level != libc::IPPROTO_TCP || name != libc::TCP_INFO || value.is_null() {
+        return;
+    }
+    let Some((channel, slot)) = promoted(fd) else {
+        return;
+    };
+    let (sent, received) = (channel.sent_bytes(slot), channel.received_bytes(slot));
+    for (offset, bytes) in
+        [(position::BYTES_ACKED, sent), (position::BYTES_SENT, sent), (position::BYTES_RECEIVED, received)]
+    {
+        if offset + size_of::<u64>() <= length as usize {
+            // SAFETY: inside the program's buffer, by the check and the caller's promise.
+            unsafe {
+                let field = value.cast::<u8>().add(offset).cast::<u64>();
+                field.write_unaligned(field.read_unaligned().wrapping_add(bytes));
+            }
+        }
+    }
+}
+
+/// FIONREAD: what the channel holds and what the kernel holds.
+pub fn readable_bytes(fd: i32) -> Handled {
+    let (channel, slot) = promoted(fd)?;
+    epoll::sort_all();
+    let kernel = sys::ioctl_int(fd, libc::FIONREAD).unwrap_or(0).max(0) as usize;
+    Some(Ok(channel.queued_bytes(slot) as usize + kernel))
+}
+
+fn promoted(fd: i32) -> Option<(&'static crate::channel::Channel, u32)> {
+    let socket = socket::at(table::socket(fd)?)?;
+    if socket.state() == State::Promoted { socket.stream() } else { None }
+}

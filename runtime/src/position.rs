@@ -1,0 +1,116 @@
+//! How many bytes of a connection went through the kernel, by the kernel's own count: what an un-intercepted call
+//! or another process moved is in it.
+//!
+//! Sources: tcp(7), `struct tcp_info` of linux/tcp.h (RFC 4898 counters), tcp_get_info and tcp_inq in the kernel.
+
+use crate::sys;
+
+/// The head of `struct tcp_info` as the kernel lays it out; libc's is shorter.
+#[repr(C)]
+#[derive(Default)]
+struct TcpInfo {
+    state: u8,
+    bytes: [u8; 7],
+    words: [u32; 24],
+    pacing_rate: u64,
+    max_pacing_rate: u64,
+    bytes_acked: u64,
+    bytes_received: u64,
+    segments: [u32; 2],
+    notsent_bytes: u32,
+    min_rtt: u32,
+    data_segments: [u32; 2],
+    delivery_rate: u64,
+    times: [u64; 3],
+    delivered: [u32; 2],
+    bytes_sent: u64,
+    bytes_retrans: u64,
+}
+
+/// Offsets in `struct tcp_info` that the options module patches.
+pub const BYTES_ACKED: usize = core::mem::offset_of!(TcpInfo, bytes_acked);
+pub const BYTES_RECEIVED: usize = core::mem::offset_of!(TcpInfo, bytes_received);
+pub const BYTES_SENT: usize = core::mem::offset_of!(TcpInfo, bytes_sent);
+
+const TCP_CLOSE: u8 = 7;
+/// States after a FIN was received; the kernel counts it as one byte.
+const AFTER_FIN: [u8; 4] = [8, 9, 11, 6];
+const SIOCINQ: u64 = libc::FIONREAD;
+const SIOCOUTQ: u64 = libc::TIOCOUTQ;
+
+fn info(fd: i32) -> Option<TcpInfo> {
+    let mut info = TcpInfo::default();
+    // SAFETY: plain integers.
+    let length = unsafe { sys::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info) }.ok()?;
+    (length >= size_of::<TcpInfo>()).then_some(info)
+}
+
+/// Bytes this end has ever given to the kernel to send. The caller lets nobody send meanwhile. Nothing when the
+/// kernel's counters are too old or do not agree with each other.
+pub fn sent(fd: i32) -> Option<u64> {
+    let info = info(fd)?;
+    let sent = info.bytes_sent.checked_sub(info.bytes_retrans)? + u64::from(info.notsent_bytes);
+    if info.bytes_retrans != 0 {
+        // The active opener's SYN counts as one acknowledged byte.
+        let queued = sys::ioctl_int(fd, SIOCOUTQ).ok()? as u64;
+        let other = info.bytes_acked.wrapping_add(queued);
+        if other != sent && other != sent + 1 {
+            return None;
+        }
+    }
+    Some(sent)
+}
+
+/// Bytes of the connection that the program has read from the kernel.
+pub fn consumed(fd: i32) -> Option<u64> {
+    let (info, queued) = received(fd)?;
+    let fin = u64::from(AFTER_FIN.contains(&info.state));
+    Some(info.bytes_received.saturating_sub(fin).saturating_sub(queued))
+}
+
+/// Bytes still to read from the kernel before byte `position` of the connection; nothing when they will never come,
+/// because the connection was reset before. `read` is what this end has counted itself: after a reset the kernel's
+/// count no longer says whether a FIN is in it.
+pub fn before(fd: i32, position: u64, read: u64) -> Option<u64> {
+    let Some((info, queued)) = received(fd) else { return Some(0) };
+    if info.state != TCP_CLOSE {
+        let fin = u64::from(AFTER_FIN.contains(&info.state));
+        return Some(position.saturating_sub(info.bytes_received.saturating_sub(fin).saturating_sub(queued)));
+    }
+    match position.saturating_sub(read) {
+        0 => Some(0),
+        _ if queued == 0 => None,
+        missing => Some(missing),
+    }
+}
+
+/// The counters and the bytes queued for reading, of one moment.
+fn received(fd: i32) -> Option<(TcpInfo, u64)> {
+    loop {
+        let before = info(fd)?;
+        let queued = readable(fd);
+        let after = info(fd)?;
+        if before.bytes_received == after.bytes_received && before.state == after.state {
+            return Some((after, queued));
+        }
+    }
+}
+
+/// Bytes that can be read from the kernel at this moment.
+pub fn readable(fd: i32) -> u64 {
+    sys::ioctl_int(fd, SIOCINQ).unwrap_or(0).max(0) as u64
+}
+
+/// A cheap clock for "has some time passed": ticks of the processor, about 0.3-0.5 ns each.
+#[inline(always)]
+pub fn ticks() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: rdtsc exists on every x86-64 processor.
+    unsafe {
+        core::arch::x86_64::_rdtsc()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    sys::now_ns()
+}
+
+const _: () = assert!(BYTES_ACKED == 120 && BYTES_RECEIVED == 128 && BYTES_SENT == 200);

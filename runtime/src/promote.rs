@@ -1,0 +1,301 @@
+//! From the kernel to a channel: who may, who meets whom, and the moment a stream becomes shared.
+
+use crate::channel::{self, Channel};
+use crate::config::{self, settings};
+use crate::registry::{Answer, Key, OfferRef, Progress};
+use crate::session::{self, SLOW, Session};
+use crate::socket::{self, Socket, State};
+use crate::{epoll, fork, position, stats, sys, table};
+use core::net::{IpAddr, Ipv6Addr};
+use core::sync::atomic::Ordering;
+
+/// Called for each data call on a candidate; cheap until the connection has proven busy. True when the socket is
+/// promoted now.
+#[inline]
+pub fn consider(index: u32, socket: &Socket, fd: i32) -> bool {
+    let calls = socket.calls.fetch_add(1, Ordering::Relaxed);
+    calls >= settings().promote_after && !epoll::unsure(fd) && attempt(index, socket, fd)
+}
+
+/// A one-shot registration of the socket was just armed.
+pub fn rearmed(index: u32, socket: &Socket, fd: i32) {
+    if socket.calls.load(Ordering::Relaxed) >= settings().promote_after {
+        attempt(index, socket, fd);
+    }
+}
+
+#[cold]
+fn attempt(index: u32, socket: &Socket, fd: i32) -> bool {
+    if let Some(offer) = socket.offer() {
+        let Some(session) = session::current() else {
+            return false;
+        };
+        return match session.registry.progress(offer) {
+            Progress::Waiting => false,
+            Progress::Matched(answer) => finish_offer(index, socket, fd, session, offer, answer),
+            Progress::Gone => give_up(socket, index, fd),
+        };
+    }
+    if fork::held_elsewhere(socket) {
+        return false;
+    }
+    enter(index, socket, fd)
+}
+
+/// Nobody will ever answer: the kernel does the rest, at no further cost.
+fn give_up(socket: &Socket, index: u32, fd: i32) -> bool {
+    stats::process().bypasses_shared.add(1);
+    socket.set_offer(None);
+    forget_all(index, socket, fd);
+    false
+}
+
+/// Takes the socket out of the table: from now on a plain kernel socket.
+pub fn forget_all(index: u32, socket: &Socket, fd: i32) {
+    let _slow = SLOW.lock();
+    if table::socket(fd) != Some(index) || socket.state() == State::Free {
+        return;
+    }
+    if socket.references.load(Ordering::Relaxed) == 1 {
+        table::take(fd);
+    } else {
+        let all: Vec<i32> = table::tracked_in(0, u32::MAX)
+            .filter_map(|(fd, entry)| (entry == table::Entry::Socket(index)).then_some(fd))
+            .collect();
+        for fd in all {
+            table::take(fd);
+        }
+    }
+    socket::release(index, socket);
+}
+
+fn enter(index: u32, socket: &Socket, fd: i32) -> bool {
+    // Not now if somebody is at it: it may be this very thread, interrupted by a signal.
+    let Some(slow) = SLOW.try_lock() else { return false };
+    if table::socket(fd) != Some(index) || socket.state() != State::Candidate || socket.offer().is_some() {
+        return false;
+    }
+    let refused = match meet(index, socket, fd) {
+        Ok(promoted) => return promoted,
+        Err(refusal) => refusal,
+    };
+    drop(slow);
+    let process = stats::process();
+    process.promotions_refused.add(1);
+    match refused {
+        Refusal::Rules => process.bypasses_rules.add(1),
+        Refusal::OtherHost => process.bypasses_other_host.add(1),
+        Refusal::Full => process.bypasses_registry_full.add(1),
+        Refusal::NoSegment => process.bypasses_no_segment.add(1),
+        Refusal::SelfConnected => process.bypasses_self_connected.add(1),
+        Refusal::NotTcp => process.bypasses_not_tcp.add(1),
+        Refusal::Later => return false,
+    }
+    forget_all(index, socket, fd);
+    false
+}
+
+/// Why a connection stays with the kernel.
+enum Refusal {
+    Rules,
+    OtherHost,
+    Full,
+    NoSegment,
+    SelfConnected,
+    NotTcp,
+    /// Not now, perhaps at a later call.
+    Later,
+}
+
+fn meet(index: u32, socket: &Socket, fd: i32) -> Result<bool, Refusal> {
+    let local = address(fd, false).ok_or(Refusal::NotTcp)?;
+    let peer = address(fd, true).ok_or(Refusal::Later)?;
+    if local == peer {
+        return Err(Refusal::SelfConnected);
+    }
+    // A connection within the host has the same address at both ends, or loopback addresses.
+    if local.0 != peer.0 && !is_loopback(peer.0) {
+        return Err(Refusal::OtherHost);
+    }
+    if !settings().rules.allows(config::program(), plain(local), plain(peer)) {
+        return Err(Refusal::Rules);
+    }
+    if position::sent(fd).is_none() {
+        return Err(Refusal::NotTcp);
+    }
+    let session = session::join().ok_or(Refusal::OtherHost)?;
+    let key = key(fd, local, peer);
+    let locked = session.registry.lock().ok_or(Refusal::Later)?;
+    while let Some((offer, owner)) = locked.counterpart(&key) {
+        if !owner.alive() {
+            locked.discard(offer);
+            continue;
+        }
+        let channel = channel::with_peer(session, &locked, owner).map_err(|_| Refusal::NoSegment)?;
+        return answer(index, socket, fd, session, channel, |answer| locked.answer(offer, answer));
+    }
+    let offer = locked.enter(&key, session.identity, cookie(fd)).ok_or(Refusal::Full)?;
+    socket.set_offer(Some(offer));
+    Ok(false)
+}
+
+/// The second to come opens the stream and tells the first.
+fn answer(
+    index: u32,
+    socket: &Socket,
+    fd: i32,
+    session: &Session,
+    channel: &'static Channel,
+    tell: impl FnOnce(Answer),
+) -> Result<bool, Refusal> {
+    if !quiet(socket) {
+        return Err(Refusal::Later);
+    }
+    let Some((slot, generation)) = channel.open_slot() else {
+        socket.end_move(State::Candidate);
+        stats::process().bypasses_memory.add(1);
+        // Not again at the very next call.
+        socket.calls.store(0, Ordering::Relaxed);
+        return Err(Refusal::Later);
+    };
+    tell(Answer { peer: session.identity, channel: channel.serial, slot, generation });
+    start(index, socket, fd, channel, slot, generation);
+    Ok(true)
+}
+
+/// The first to come finds that its offer was answered.
+fn finish_offer(
+    index: u32,
+    socket: &Socket,
+    fd: i32,
+    session: &Session,
+    offer: OfferRef,
+    answer: Answer,
+) -> bool {
+    if fork::held_elsewhere(socket) {
+        crate::close::withdraw_offer(socket);
+        return false;
+    }
+    // Not now if somebody is at it: it may be this very thread, interrupted by a signal.
+    let Some(slow) = SLOW.try_lock() else { return false };
+    if socket.offer().is_none() || table::socket(fd) != Some(index) || !quiet(socket) {
+        return false;
+    }
+    let found = channel::of_answer(session, answer.peer, answer.channel);
+    let usable = found.ok().filter(|channel| {
+        answer.slot < channel.party.slots() && channel.open_end(answer.slot, answer.generation)
+    });
+    session.registry.withdraw(offer);
+    socket.set_offer(None);
+    let Some(channel) = usable else {
+        socket.end_move(State::Candidate);
+        drop(slow);
+        stats::process().bypasses_no_segment.add(1);
+        forget_all(index, socket, fd);
+        return false;
+    };
+    start(index, socket, fd, channel, answer.slot, answer.generation);
+    true
+}
+
+/// Begins the move if no other thread is inside a kernel call on the socket.
+fn quiet(socket: &Socket) -> bool {
+    if !socket.begin_move() {
+        return false;
+    }
+    if socket.kernel_users.load(Ordering::SeqCst) != 0 {
+        socket.end_move(State::Candidate);
+        return false;
+    }
+    true
+}
+
+/// The stream is there: from now on this process follows the peer's switches.
+fn start(index: u32, socket: &Socket, fd: i32, channel: &'static Channel, slot: u32, generation: u8) {
+    socket.place(channel, slot, generation);
+    channel.party.stream(slot).kernel_read.store(position::consumed(fd).unwrap_or(0), Ordering::Relaxed);
+    channel.set_socket(slot, Some(index));
+    epoll::adopt(index, socket, channel, slot);
+    socket.end_move(State::Promoted);
+    channel.own_line(slot).descriptor.store(fd as u32, Ordering::Release);
+    channel.own_line(slot).ready.store(1, Ordering::Release);
+    stats::process().promotions.add(1);
+}
+
+/// IPv4 as v4-mapped, so that both ends of a connection agree.
+type Address = (Ipv6Addr, u16);
+
+fn plain((address, port): Address) -> (IpAddr, u16) {
+    (address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4), port)
+}
+
+/// The socket's own or its peer's address, of a TCP socket.
+fn address(fd: i32, peer: bool) -> Option<Address> {
+    // SAFETY: plain bytes.
+    let mut storage: libc::sockaddr_storage = unsafe { core::mem::zeroed() };
+    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    let target = (&raw mut storage).cast::<libc::sockaddr>();
+    // SAFETY: the storage is writable for `length`.
+    let result = unsafe {
+        if peer {
+            sys::getpeername(fd, target, &mut length)
+        } else {
+            sys::getsockname(fd, target, &mut length)
+        }
+    };
+    result.ok()?;
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that this is a sockaddr_in.
+            let v4 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in>() };
+            let ip = core::net::Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+            Some((ip.to_ipv6_mapped(), u16::from_be(v4.sin_port)))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says that this is a sockaddr_in6.
+            let v6 = unsafe { &*(&raw const storage).cast::<libc::sockaddr_in6>() };
+            Some((Ipv6Addr::from(v6.sin6_addr.s6_addr), u16::from_be(v6.sin6_port)))
+        }
+        _ => None,
+    }
+}
+
+/// Whether two sockets are the two ends of one connection.
+pub fn are_ends(one: i32, two: i32) -> bool {
+    let ends = |fd| address(fd, false).zip(address(fd, true));
+    ends(one).zip(ends(two)).is_some_and(|(one, two)| one.0 == two.1 && one.1 == two.0)
+}
+
+fn is_loopback(address: Ipv6Addr) -> bool {
+    address.is_loopback() || address.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback())
+}
+
+fn key(fd: i32, local: Address, peer: Address) -> Key {
+    let end = u32::from(local > peer);
+    let (low, high) = if end == 0 { (local, peer) } else { (peer, local) };
+    let halves = |address: Ipv6Addr| {
+        let bits = address.to_bits();
+        [(bits >> 64) as u64, bits as u64]
+    };
+    let [a, b] = halves(low.0);
+    let [c, d] = halves(high.0);
+    let ports = u64::from(low.1) << 16 | u64::from(high.1);
+    Key { words: [a, b, c, d, ports, namespace(fd)], end }
+}
+
+/// SO_NETNS_COOKIE (Linux 5.14): which network namespace the socket is in.
+fn namespace(fd: i32) -> u64 {
+    const SO_NETNS_COOKIE: i32 = 71;
+    let mut value = 0u64;
+    // SAFETY: a plain integer.
+    let _ = unsafe { sys::getsockopt(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut value) };
+    value
+}
+
+fn cookie(fd: i32) -> u64 {
+    const SO_COOKIE: i32 = 57;
+    let mut value = 0u64;
+    // SAFETY: a plain integer.
+    let _ = unsafe { sys::getsockopt(fd, libc::SOL_SOCKET, SO_COOKIE, &mut value) };
+    value
+}

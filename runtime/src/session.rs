@@ -1,0 +1,156 @@
+//! What a process joins at the first connection it might accelerate: the user's directory, the registry in it,
+//! its page of counters. A program that makes no such connection never comes here.
+
+use crate::api::Reason;
+use crate::config;
+use crate::lock::Mutex;
+use crate::process::{self, Identity, Text};
+use crate::registry::Registry;
+use crate::{demote, log, socket, stats, sys};
+use core::ffi::CStr;
+use core::fmt::Write as _;
+use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+
+/// The joined state; made once per process, never freed.
+pub struct Session {
+    pub registry: &'static Registry,
+    pub identity: Identity,
+    prefix: Path,
+}
+
+pub type Path = Text<256>;
+
+static CURRENT: AtomicPtr<Session> = AtomicPtr::new(core::ptr::null_mut());
+/// 1 after joining failed: not tried again, all connections stay with the kernel.
+static FAILED: AtomicU8 = AtomicU8::new(0);
+/// Guards joining, promotion and the end of sockets; taken by fork.
+pub static SLOW: Mutex<()> = Mutex::new(());
+
+/// The session, if this process has joined.
+#[inline]
+pub fn current() -> Option<&'static Session> {
+    // SAFETY: set once to a leaked box, or null.
+    unsafe { CURRENT.load(Ordering::Acquire).as_ref() }
+}
+
+/// Joins unless done; the caller holds [`SLOW`].
+pub fn join() -> Option<&'static Session> {
+    if FAILED.load(Ordering::Relaxed) != 0 {
+        return None;
+    }
+    if let Some(session) = current() {
+        return Some(session);
+    }
+    match open() {
+        Ok(session) => {
+            CURRENT.store(Box::into_raw(Box::new(session)), Ordering::Release);
+            current()
+        }
+        Err(errno) => {
+            FAILED.store(1, Ordering::Relaxed);
+            let directory = config::settings().directory.to_string_lossy();
+            log::line(
+                config::LogLevel::Warn,
+                format_args!("cannot use {directory} (errno {errno}): connections stay with the kernel"),
+            );
+            None
+        }
+    }
+}
+
+/// Forgets the parent's session: the child joins again under its own identity when it needs to.
+pub fn after_fork_in_child() {
+    CURRENT.store(core::ptr::null_mut(), Ordering::Release);
+    FAILED.store(0, Ordering::Relaxed);
+    process::remember();
+}
+
+fn open() -> sys::Answer<Session> {
+    let identity = process::remember();
+    let prefix = directory()?;
+    let session_path = |suffix: &str| join_path(&prefix, suffix);
+    let fd = sys::open(
+        session_path("registry").as_cstr(),
+        libc::O_RDWR | libc::O_CREAT | libc::O_NOFOLLOW,
+        0o600,
+    )?;
+    let registry = Registry::open(fd);
+    let _ = sys::close(fd);
+    let mut page = session_path("stats.");
+    let _ = write!(page, "{}", identity.pid());
+    if let Err(errno) = stats::publish(page.as_cstr()) {
+        log::line(
+            config::LogLevel::Warn,
+            format_args!("counters cannot be read from outside (errno {errno})"),
+        );
+    }
+    Ok(Session { registry: registry?, identity, prefix })
+}
+
+/// The user's directory, made and checked: owned by this user, closed to others; then the scope, so that
+/// process ids mean the same to all who meet there.
+fn directory() -> sys::Answer<Path> {
+    let user = sys::geteuid();
+    let base = config::settings().directory.to_str().map_err(|_| libc::EINVAL)?;
+    let mut path = Path::new();
+    write!(path, "{base}/convoy-{user}").map_err(|_| libc::ENAMETOOLONG)?;
+    match sys::mkdir(path.as_cstr(), 0o700) {
+        Ok(()) | Err(libc::EEXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    let fd = sys::open(path.as_cstr(), libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_PATH, 0)?;
+    let stat = sys::fstat(fd);
+    let _ = sys::close(fd);
+    let stat = stat?;
+    if stat.st_uid != user || stat.st_mode & 0o077 != 0 {
+        return Err(libc::EPERM);
+    }
+    let _ = write!(path, "/{}-{:x}", pid_namespace(), Registry::LAYOUT);
+    Ok(path)
+}
+
+fn pid_namespace() -> u64 {
+    let mut link = [0u8; 64];
+    let length = sys::readlink(c"/proc/self/ns/pid", &mut link).unwrap_or(0);
+    let digits = link.iter().take(length).filter(|byte| byte.is_ascii_digit());
+    digits.fold(0u64, |number, digit| number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
+}
+
+fn join_path(prefix: &Path, suffix: &str) -> Path {
+    let mut path = Path::new();
+    let _ = write!(path, "{}.{suffix}", prefix.as_cstr().to_str().unwrap_or_default());
+    path
+}
+
+impl Session {
+    /// Path of a bell's FIFO.
+    pub fn bell_path(&self, number: u16) -> Path {
+        let mut path = join_path(&self.prefix, "bell.");
+        let _ = write!(path, "{number}");
+        path
+    }
+
+    /// Opens a descriptor of another process of this user.
+    pub fn open_of(peer: Identity, fd: i32) -> sys::Answer<i32> {
+        let mut path = Text::<48>::new();
+        let _ = write!(path, "/proc/{}/fd/{fd}", peer.pid());
+        sys::open(as_cstr(&path), libc::O_RDWR, 0)
+    }
+}
+
+fn as_cstr<const N: usize>(path: &Text<N>) -> &CStr {
+    path.as_cstr()
+}
+
+/// The registry belongs to a user: a process that had joined and becomes somebody else makes no new streams, and those
+/// it has go back to the kernel, because it could no longer ring the bells of its peers.
+pub fn before_identity_change() {
+    if current().is_some() {
+        FAILED.store(1, Ordering::Relaxed);
+        for (_, socket) in socket::all() {
+            if socket.state() == socket::State::Promoted {
+                demote::demote(socket.fd.load(Ordering::Relaxed), Reason::Call);
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The memory of one side of a channel: what its process and the children it forks share, and nobody else can
+//! write. Everything here is trusted; the locks say who may touch what.
+
+use super::lock::SharedLock;
+use super::ring::{Consumer, Producer};
+use super::segment::BLOCK_WORDS;
+use crate::sys::{self, Answer};
+use convoy_aggregator::credit::{ReceiveCredit, SendCredit};
+use convoy_aggregator::gather::Gather;
+use convoy_aggregator::path::{ReceivePath, SendPath};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+
+/// Bytes of one chunk of queued data, with its header.
+pub const CHUNK_BYTES: usize = 2048;
+/// Payload of one chunk.
+pub const CHUNK_ROOM: usize = CHUNK_BYTES - size_of::<Chunk>();
+/// No chunk.
+pub const NONE: u32 = u32::MAX;
+
+/// Head of a side's memory.
+#[repr(C, align(64))]
+pub struct Shared {
+    /// Guards `sending`, every stream's [`Sending`] and the free slots.
+    pub send_lock: SharedLock,
+    sending: UnsafeCell<LaneSending>,
+    /// Guards `receiving`, every stream's [`Receiving`] and the chunks.
+    pub receive_lock: Aligned<SharedLock>,
+    receiving: UnsafeCell<LaneReceiving>,
+    /// Bytes of the lane taken so far, for those who look without the lock. Written under the receive lock.
+    pub taken: AtomicU64,
+    /// When held frames leave at the latest, in microseconds; 0 when there are none. Written under the send lock.
+    pub held_until: AtomicU64,
+    /// Set when the channel can no longer be used.
+    pub broken: AtomicBool,
+}
+
+/// On a cache line of its own.
+#[repr(C, align(64))]
+pub struct Aligned<T>(pub T);
+
+/// Sending half of the lane; guarded by the send lock.
+#[repr(C)]
+pub struct LaneSending {
+    pub ring: Producer,
+    /// Blocks that may be used (bit set = free) and blocks that are with the receiver.
+    pub free_blocks: [u64; BLOCK_WORDS],
+    pub lent_blocks: [u64; BLOCK_WORDS],
+    /// Oldest and newest closed slot of this side, and the first that was never used.
+    pub first_free: u32,
+    pub last_free: u32,
+    pub fresh_slot: u32,
+    pub held: Held,
+}
+
+/// The batch that is not published yet; see `channel::hold`.
+#[repr(C)]
+pub struct Held {
+    /// Frames are held at all.
+    pub on: bool,
+    /// The batch is published, its receivers are not told yet.
+    pub due: bool,
+    /// Newest stream with frames in the batch, as slot + 1; `u32::MAX` = none.
+    pub first: u32,
+    pub gather: Gather,
+}
+
+/// Receiving half of the lane; guarded by the receive lock.
+#[repr(C)]
+pub struct LaneReceiving {
+    pub ring: Consumer,
+    pub batch: Batch,
+    pub free_chunk: u32,
+    pub fresh_chunk: u32,
+}
+
+/// The batch that frames are taken from at the moment: what was visible when its first frame was taken, within the
+/// user's thresholds.
+#[repr(C)]
+pub struct Batch {
+    /// Cursor of its end; where it is not beyond the ring's head, the next frame begins another batch.
+    pub end: u64,
+    /// Frames and bytes of payload taken.
+    pub frames: u32,
+    pub bytes: u32,
+}
+
+/// One side's view of a stream.
+#[repr(C, align(64))]
+pub struct Stream {
+    sending: UnsafeCell<Sending>,
+    receiving: UnsafeCell<Receiving>,
+    /// Bytes in `Receiving`'s queue, for those who look without the lock.
+    pub queued: AtomicU64,
+    /// Bytes of the connection read from the kernel, by this side's own count.
+    pub kernel_read: AtomicU64,
+    /// Calls that send through the kernel at this moment, in any process that holds the stream.
+    pub kernel_senders: AtomicU32,
+    /// In how many processes of the family the stream is open.
+    pub holders: AtomicU32,
+    /// 1 while this side's end of the slot is in use; Release after initialisation.
+    pub open: AtomicU32,
+    /// The stream after this one in the list that starts at [`Held::first`]; 0 = not in it. Under the send lock.
+    pub next_held: AtomicU32,
+}
+
+/// Guarded by the send lock.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Sending {
+    pub credit: SendCredit,
+    pub path: SendPath,
+    pub next_free: u32,
+    pub generation: u8,
+    /// No more switches to the channel.
+    pub stay: bool,
+}
+
+/// Guarded by the receive lock.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Receiving {
+    pub credit: ReceiveCredit,
+    pub path: ReceivePath,
+    /// Queue of chunks not yet read.
+    pub first: u32,
+    pub last: u32,
+    /// Bytes of memory reserved for this stream.
+    pub window: u64,
+    pub generation: u8,
+    pub open: bool,
+    /// Brought back to the kernel: frames that still come are sent again there.
+    pub recalled: bool,
+}
+
+/// Head of a queued piece: bytes that follow it, or a block of the sender's area.
+#[repr(C)]
+pub struct Chunk {
+    pub next: u32,
+    pub start: u32,
+    pub end: u32,
+    /// Block of the segment that holds the bytes, or [`NONE`].
+    pub block: u32,
+}
+
+/// The mapping. Copies refer to the same memory, which is never unmapped under a reader.
+#[derive(Clone, Copy)]
+pub struct Party {
+    base: *mut u8,
+    slots: u32,
+    chunks: u32,
+}
+
+// SAFETY: the memory is accessed through atomics or under its locks.
+unsafe impl Send for Party {}
+// SAFETY: as above.
+unsafe impl Sync for Party {}
+
+impl Party {
+    /// Reserves memory for `slots` streams and `queue_bytes` of queued data; pages appear as they are used.
+    pub fn create(slots: u32, queue_bytes: usize) -> Answer<Self> {
+        let chunks = (queue_bytes / CHUNK_BYTES).clamp(16, u32::MAX as usize / 2) as u32;
+        let base = sys::map_shared(-1, Self::bytes(slots, chunks))?;
+        let party = Self { base, slots, chunks };
+        // SAFETY: the memory is new, nobody else knows it.
+        unsafe {
+            let sending = &mut *party.shared().sending.get();
+            (sending.first_free, sending.last_free) = (NONE, NONE);
+            (*party.shared().receiving.get()).free_chunk = NONE;
+        }
+        Ok(party)
+    }
+
+    fn bytes(slots: u32, chunks: u32) -> usize {
+        Self::chunk_offset(slots) + chunks as usize * CHUNK_BYTES
+    }
+
+    fn chunk_offset(slots: u32) -> usize {
+        (size_of::<Shared>() + slots as usize * size_of::<Stream>()).next_multiple_of(4096)
+    }
+
+    #[inline]
+    pub fn shared(&self) -> &'static Shared {
+        // SAFETY: start of the mapping, which outlives all users; interior mutability only.
+        unsafe { &*self.base.cast::<Shared>() }
+    }
+
+    #[inline]
+    pub fn stream(&self, slot: u32) -> &'static Stream {
+        let slot = slot.min(self.slots - 1) as usize;
+        // SAFETY: inside the stream table by the bound above; interior mutability only.
+        unsafe { &*self.base.add(size_of::<Shared>()).cast::<Stream>().add(slot) }
+    }
+
+    /// A chunk and its payload.
+    #[inline]
+    pub fn chunk(&self, chunk: u32) -> (*mut Chunk, *mut u8) {
+        let chunk = chunk.min(self.chunks - 1) as usize;
+        // SAFETY: inside the chunk area by the bound above.
+        let head = unsafe { self.base.add(Self::chunk_offset(self.slots) + chunk * CHUNK_BYTES) };
+        // SAFETY: the payload follows the head inside the same chunk.
+        (head.cast(), unsafe { head.add(size_of::<Chunk>()) })
+    }
+
+    pub fn chunks(&self) -> u32 {
+        self.chunks
+    }
+
+    pub fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// Gives the pages back; the memory reads as zeros afterwards.
+    pub fn release_pages(&self) {
+        // SAFETY: the caller has ended the channel; racing readers see zeros, which are valid values here.
+        let _ = unsafe { sys::madvise(self.base, Self::bytes(self.slots, self.chunks), libc::MADV_REMOVE) };
+    }
+
+    /// # Safety
+    /// No thread may use this memory any more.
+    pub unsafe fn unmap(self) {
+        // SAFETY: the caller's promise.
+        unsafe { sys::unmap(self.base, Self::bytes(self.slots, self.chunks)) };
+    }
+}
+
+impl Shared {
+    /// # Safety
+    /// The caller holds `send_lock` and keeps no other reference from here.
+    #[inline]
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn sending(&self) -> &mut LaneSending {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *self.sending.get() }
+    }
+
+    /// # Safety
+    /// The caller holds `receive_lock` and keeps no other reference from here.
+    #[inline]
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn receiving(&self) -> &mut LaneReceiving {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *self.receiving.get() }
+    }
+}
+
+impl Stream {
+    /// # Safety
+    /// The caller holds the side's `send_lock` and keeps no other reference from here.
+    #[inline]
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn sending(&self) -> &mut Sending {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *self.sending.get() }
+    }
+
+    /// # Safety
+    /// The caller holds the side's `receive_lock` and keeps no other reference from here.
+    #[inline]
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn receiving(&self) -> &mut Receiving {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *self.receiving.get() }
+    }
+}
+
+const _: () = assert!(size_of::<Stream>() <= 192 && size_of::<Shared>().is_multiple_of(64));

@@ -1,0 +1,324 @@
+//! The segment of a channel: memory that both sides map, in which nothing is trusted.
+//!
+//! ```text
+//!   0       header: magic, geometry, the two sides            (written by the creator, read-only afterwards)
+//!   4096    two lanes' cursor lines and block-return words
+//!   8192    slots x 128 bytes: two lines per stream, one written by each side
+//!   ...     ring 0, ring 1        (ring d is written by side d)
+//!   ...     blocks 0, blocks 1    (block area d is written by side d)
+//! ```
+//! It is a memfd sealed against shrinking, so that no access can raise SIGBUS, and pages appear as they are used.
+
+use super::ring::{ConsumerLine, ProducerLine};
+use super::waiters::Waiters;
+use crate::process::Identity;
+use crate::sys::{self, Answer, Errno};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+const MAGIC: u64 = u64::from_le_bytes(*b"convoyS1");
+const HEADER_BYTES: usize = 4096;
+const LANES_BYTES: usize = 4096;
+const PAGE: usize = 4096;
+/// One slot: a line per side.
+const SLOT_BYTES: usize = 128;
+/// Words of 64 blocks each.
+pub const BLOCK_WORDS: usize = 4;
+
+/// Sizes of a segment; equal for both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Bytes of one ring, a power of two.
+    pub ring_bytes: u32,
+    /// How many streams the channel can carry at a time.
+    pub slots: u32,
+    /// Bytes of one block, a power of two.
+    pub block_bytes: u32,
+    /// Blocks of one direction, at most 64 * [`BLOCK_WORDS`].
+    pub blocks: u32,
+}
+
+impl Geometry {
+    fn bytes(self) -> usize {
+        self.blocks_offset(2)
+    }
+
+    fn ring_offset(self, direction: usize) -> usize {
+        let slots = (self.slots as usize * SLOT_BYTES).next_multiple_of(PAGE);
+        HEADER_BYTES + LANES_BYTES + slots + direction * self.ring_bytes as usize
+    }
+
+    fn blocks_offset(self, direction: usize) -> usize {
+        self.ring_offset(2) + direction * self.blocks as usize * self.block_bytes as usize
+    }
+
+    fn sane(self) -> bool {
+        (1 << 12..=1 << 26).contains(&self.ring_bytes)
+            && self.ring_bytes.is_power_of_two()
+            && (1..=1 << 20).contains(&self.slots)
+            && (1 << 12..=1 << 20).contains(&self.block_bytes)
+            && self.block_bytes.is_power_of_two()
+            && self.blocks as usize <= BLOCK_WORDS * 64
+    }
+}
+
+#[repr(C, align(64))]
+struct Header {
+    magic: AtomicU64,
+    geometry: [AtomicU32; 4],
+    serial: AtomicU64,
+    sides: [SideHeader; 2],
+}
+
+/// Written by its side only.
+#[repr(C, align(64))]
+pub struct SideHeader {
+    identity: AtomicU64,
+    /// 1 once the side has mapped the segment; the creator then closes its descriptor.
+    pub attached: AtomicU32,
+}
+
+/// Cursor lines of one direction and the blocks that come back to its sender.
+#[repr(C, align(64))]
+pub struct LaneLines {
+    /// Written by the sender of this direction.
+    pub producer: ProducerLine,
+    /// Written by the receiver of this direction.
+    pub consumer: ConsumerLine,
+    /// Bit set = block given back. The receiver sets bits with Release after copying out, the sender takes them
+    /// with an Acquire swap (SYNC POINT C: block memory may be written again).
+    pub returned: [AtomicU64; BLOCK_WORDS],
+}
+
+/// One side's line of a stream. The side's lock holders write it, the other side reads it; all accesses are
+/// ordered by the Acquire/Release noted at each word.
+#[repr(C, align(64))]
+pub struct SideLine {
+    /// How often this side, as a sender, has switched path; Release after `position`, read with Acquire.
+    pub announced: AtomicU32,
+    /// 1 when this side, as a receiver, follows switches of the other: Release, Acquire by the sender.
+    pub ready: AtomicU32,
+    /// Byte position of switch number i at index i & 1: kernel bytes for a switch to the channel, channel bytes
+    /// for one to the kernel.
+    pub position: [AtomicU64; 2],
+    /// How many of the other side's switches this side has passed.
+    pub passed: AtomicU32,
+    /// Generation and [`SlotState`]: Release after the line is initialised.
+    state: AtomicU32,
+    /// Up to which channel byte the other side may send (its credit): Release, read with Acquire.
+    pub limit: AtomicU64,
+    /// Channel bytes this side had taken when its recall of the stream ended, plus 1; 0 before. Release, Acquire by
+    /// the sender.
+    pub recalled: AtomicU64,
+    /// This side's descriptor of the connection, for a recall.
+    pub descriptor: AtomicU32,
+    /// Bells of this side's threads that wait for bytes of this stream.
+    pub receive_waiters: Waiters,
+}
+
+/// What a side says about its end of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SlotState {
+    Free = 0,
+    Open = 1,
+    /// Wants what it receives to come through the kernel from now on.
+    WantsKernel = 2,
+    Closed = 3,
+}
+
+impl SideLine {
+    pub fn set_state(&self, generation: u8, state: SlotState) {
+        self.state.store(u32::from(generation) << 8 | state as u32, Ordering::Release);
+    }
+
+    /// The state if it is of this generation; a line of another generation counts as free.
+    #[inline]
+    pub fn state(&self, generation: u8) -> SlotState {
+        let word = self.state.load(Ordering::Acquire);
+        match (word >> 8 == u32::from(generation), word & 0xff) {
+            (true, 1) => SlotState::Open,
+            (true, 2) => SlotState::WantsKernel,
+            (true, 3) => SlotState::Closed,
+            _ => SlotState::Free,
+        }
+    }
+
+    /// Back to the state before a stream opens.
+    pub fn reset(&self) {
+        for word in [&self.announced, &self.ready, &self.passed, &self.state, &self.descriptor] {
+            word.store(0, Ordering::Relaxed);
+        }
+        for word in [&self.position[0], &self.position[1], &self.limit, &self.recalled] {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.receive_waiters.clear();
+    }
+}
+
+/// A mapped segment. Copies refer to the same mapping, which stays for the life of the process (a range that is
+/// given up is reused, never unmapped under a reader).
+#[derive(Clone, Copy)]
+pub struct Segment {
+    base: *mut u8,
+    pub geometry: Geometry,
+}
+
+// SAFETY: the mapping is shared memory accessed through atomics, or under the channel's locks.
+unsafe impl Send for Segment {}
+// SAFETY: as above.
+unsafe impl Sync for Segment {}
+
+impl Segment {
+    /// Makes a new segment; returns it with the descriptor that another process attaches through.
+    pub fn create(geometry: Geometry, serial: u64, sides: [Identity; 2]) -> Answer<(Self, i32)> {
+        let fd = sys::memfd_create(c"convoy-segment", libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)?;
+        let segment = Self::fill(fd, geometry, serial, sides).inspect_err(|_| {
+            let _ = sys::close(fd);
+        })?;
+        Ok((segment, fd))
+    }
+
+    fn fill(fd: i32, geometry: Geometry, serial: u64, sides: [Identity; 2]) -> Answer<Self> {
+        if !sys::file_size_allowed(geometry.bytes() as u64) {
+            return Err(libc::EFBIG);
+        }
+        sys::ftruncate(fd, geometry.bytes() as u64)?;
+        sys::fallocate(fd, 0, 0, (HEADER_BYTES + LANES_BYTES) as u64)?;
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        sys::fcntl(fd, libc::F_ADD_SEALS, seals as usize)?;
+        let segment = Self { base: sys::map_shared(fd, geometry.bytes())?, geometry };
+        let header = segment.header();
+        let numbers = [geometry.ring_bytes, geometry.slots, geometry.block_bytes, geometry.blocks];
+        for (word, number) in header.geometry.iter().zip(numbers) {
+            word.store(number, Ordering::Relaxed);
+        }
+        header.serial.store(serial, Ordering::Relaxed);
+        for (side, identity) in header.sides.iter().zip(sides) {
+            side.identity.store(identity.0, Ordering::Relaxed);
+        }
+        header.magic.store(MAGIC, Ordering::Release);
+        Ok(segment)
+    }
+
+    /// Maps a segment another process made, after checking that it is what it claims to be.
+    pub fn attach(fd: i32, serial: u64, sides: [Identity; 2]) -> Answer<Self> {
+        let seals = sys::fcntl(fd, libc::F_GET_SEALS, 0)?;
+        let size = sys::fstat(fd)?.st_size as usize;
+        if seals & libc::F_SEAL_SHRINK == 0 || size < HEADER_BYTES {
+            return Err(libc::EPROTO);
+        }
+        let probe = Self { base: sys::map_shared(fd, HEADER_BYTES)?, geometry: NO_GEOMETRY };
+        let geometry = probe.checked_geometry(size, serial, sides);
+        // SAFETY: nothing refers to the probe's mapping any more.
+        unsafe { sys::unmap(probe.base, HEADER_BYTES) };
+        let geometry = geometry?;
+        Ok(Self { base: sys::map_shared(fd, geometry.bytes())?, geometry })
+    }
+
+    fn checked_geometry(&self, size: usize, serial: u64, sides: [Identity; 2]) -> Result<Geometry, Errno> {
+        let header = self.header();
+        let number = |index: usize| header.geometry[index].load(Ordering::Relaxed);
+        let true_words = header.magic.load(Ordering::Acquire) == MAGIC
+            && header.serial.load(Ordering::Relaxed) == serial
+            && header.sides.iter().zip(sides).all(|(side, id)| side.identity.load(Ordering::Relaxed) == id.0);
+        let geometry =
+            Geometry { ring_bytes: number(0), slots: number(1), block_bytes: number(2), blocks: number(3) };
+        if true_words && geometry.sane() && geometry.bytes() == size {
+            Ok(geometry)
+        } else {
+            Err(libc::EPROTO)
+        }
+    }
+
+    /// Gives the pages of a channel nobody uses any more back; later reads see zeros.
+    pub fn release_pages(&self) {
+        // SAFETY: the range is this mapping; readers hold no references into plain memory, only atomics.
+        let _ = unsafe { sys::madvise(self.base, self.geometry.bytes(), libc::MADV_REMOVE) };
+    }
+
+    /// # Safety
+    /// No thread may use this segment any more.
+    pub unsafe fn unmap(self) {
+        // SAFETY: the caller's promise.
+        unsafe { sys::unmap(self.base, self.geometry.bytes()) };
+    }
+
+    fn header(&self) -> &'static Header {
+        // SAFETY: offset 0 of the mapping, which lives as long as the process; atomics only.
+        unsafe { &*self.base.cast::<Header>() }
+    }
+
+    pub fn side(&self, side: usize) -> &'static SideHeader {
+        &self.header().sides[side & 1]
+    }
+
+    /// Cursor lines of the direction that side `sender` sends on.
+    #[inline]
+    pub fn lane(&self, sender: usize) -> &'static LaneLines {
+        // SAFETY: inside the lanes page; atomics only.
+        unsafe { &*self.base.add(HEADER_BYTES).cast::<LaneLines>().add(sender & 1) }
+    }
+
+    /// The line that `side` writes for `slot`; the slot must be below `geometry.slots`.
+    #[inline]
+    pub fn line(&self, slot: u32, side: usize) -> &'static SideLine {
+        let slot = slot.min(self.geometry.slots - 1) as usize;
+        let offset = HEADER_BYTES + LANES_BYTES + slot * SLOT_BYTES + (side & 1) * 64;
+        // SAFETY: inside the slot table by the bound above; atomics only.
+        unsafe { &*self.base.add(offset).cast::<SideLine>() }
+    }
+
+    /// First byte of the ring that side `sender` writes.
+    #[inline]
+    pub fn ring(&self, sender: usize) -> *mut u8 {
+        // SAFETY: inside the mapping.
+        unsafe { self.base.add(self.geometry.ring_offset(sender & 1)) }
+    }
+
+    /// First byte of a block of side `sender`; the block must be below `geometry.blocks`.
+    #[inline]
+    pub fn block(&self, sender: usize, block: u32) -> *mut u8 {
+        let block = block.min(self.geometry.blocks.saturating_sub(1)) as usize;
+        let offset = self.geometry.blocks_offset(sender & 1) + block * self.geometry.block_bytes as usize;
+        // SAFETY: inside the mapping by the bound above.
+        unsafe { self.base.add(offset) }
+    }
+}
+
+const NO_GEOMETRY: Geometry = Geometry { ring_bytes: 0, slots: 1, block_bytes: 0, blocks: 0 };
+const _: () = assert!(size_of::<SideLine>() == 64 && size_of::<Header>() <= HEADER_BYTES);
+const _: () = assert!(2 * size_of::<LaneLines>() <= LANES_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GEOMETRY: Geometry = Geometry { ring_bytes: 65536, slots: 64, block_bytes: 16384, blocks: 8 };
+    const SIDES: [Identity; 2] = [Identity(1 << 32 | 5), Identity(2 << 32 | 6)];
+
+    #[test]
+    fn both_sides_see_the_same_memory() {
+        let (made, fd) = Segment::create(GEOMETRY, 9, SIDES).unwrap();
+        let attached = Segment::attach(fd, 9, SIDES).unwrap();
+        assert_eq!(attached.geometry, GEOMETRY);
+        made.line(63, 1).limit.store(77, Ordering::Release);
+        assert_eq!(attached.line(63, 1).limit.load(Ordering::Acquire), 77);
+        // SAFETY: last byte of the last block of each direction.
+        unsafe {
+            made.block(1, 7).add(16383).write(42);
+            assert_eq!(attached.block(1, 7).add(16383).read(), 42);
+        }
+        sys::close(fd).unwrap();
+    }
+
+    #[test]
+    fn a_segment_of_somebody_else_is_refused() {
+        let (_, fd) = Segment::create(GEOMETRY, 9, SIDES).unwrap();
+        assert_eq!(Segment::attach(fd, 8, SIDES).err(), Some(libc::EPROTO));
+        assert_eq!(Segment::attach(fd, 9, [SIDES[1], SIDES[0]]).err(), Some(libc::EPROTO));
+        sys::close(fd).unwrap();
+        let plain = sys::memfd_create(c"plain", libc::MFD_CLOEXEC).unwrap();
+        assert!(Segment::attach(plain, 9, SIDES).is_err());
+        sys::close(plain).unwrap();
+    }
+}

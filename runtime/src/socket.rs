@@ -1,0 +1,234 @@
+//! A TCP connection of this process, from connect or accept on: not yet, or already, on a channel.
+//!
+//! ```text
+//!   Candidate --some calls--> Offered --other end comes--> Promoted
+//!       \-------------------- answered an offer ------------/
+//!   (any) --rules, options, other host--> forgotten: the table entry goes, the kernel does everything
+//! ```
+//! Objects are reused, never freed; every use checks the state again under the channel's locks.
+
+use crate::channel::{self, Channel};
+use crate::lock::Mutex;
+use crate::position;
+use crate::registry::OfferRef;
+use crate::session::SLOW;
+use crate::table::{self, Entry};
+use crate::{stats, sys};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum State {
+    Free = 0,
+    Candidate = 1,
+    /// A thread is moving it; others wait for the outcome.
+    Moving = 2,
+    Promoted = 3,
+}
+
+/// One connection. All words are process-local; written by the threads of this process.
+#[derive(Default)]
+pub struct Socket {
+    state: AtomicU32,
+    /// Descriptors of this process that refer to it.
+    pub references: AtomicU32,
+    /// One of them.
+    pub fd: AtomicI32,
+    /// Calls so far, while a candidate.
+    pub calls: AtomicU32,
+    /// Threads inside a kernel call on it while it is a candidate.
+    pub kernel_users: AtomicU32,
+    channel: AtomicU32,
+    slot: AtomicU32,
+    generation: AtomicU32,
+    /// The kernel side may have news (end of stream, error, bytes): look before answering "nothing".
+    pub hint: AtomicBool,
+    /// The peer's end is closed or reset: what is sent goes through the kernel, which knows what to answer.
+    pub peer_gone: AtomicBool,
+    /// When the kernel side was last looked at, in ticks.
+    pub looked: AtomicU64,
+    /// Registration in an epoll instance: (instance + 1) << 32 | fd; `MANY` for more than one; 0 none.
+    pub watch: AtomicU64,
+    /// A note that bytes have come lies in the inbox of the instance that watches it.
+    pub told: AtomicBool,
+    /// In how many processes the socket lives, as a forked candidate: index into the holders' page + 1.
+    pub holders: AtomicU32,
+    /// The offer in the registry, as [`OfferRef::to_word`]; 0 none.
+    offer: AtomicU64,
+}
+
+/// More than one epoll instance watches the socket.
+pub const MANY: u64 = u64::MAX;
+
+/// How long an answer of the kernel side may be used again: about 100 us.
+const LOOK_TICKS: u64 = 250_000;
+const CHUNK: usize = 256;
+const CHUNKS: usize = 4096;
+
+static SOCKETS: [AtomicPtr<[Socket; CHUNK]>; CHUNKS] =
+    [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS];
+/// Free indices and how many were ever made; guarded by [`SLOW`] through the callers.
+static FREE: Mutex<(Vec<u32>, u32)> = Mutex::new((Vec::new(), 0));
+
+/// The socket with this index.
+#[inline]
+pub fn at(index: u32) -> Option<&'static Socket> {
+    let chunk = SOCKETS.get(index as usize / CHUNK)?.load(Ordering::Acquire);
+    // SAFETY: chunks are leaked boxes or null.
+    unsafe { chunk.as_ref() }?.get(index as usize % CHUNK)
+}
+
+/// Begins to follow a connection behind `fd`.
+pub fn follow(fd: i32) -> Option<u32> {
+    let _slow = SLOW.lock();
+    crate::fork::mark_memory();
+    stats::process().connections_seen.add(1);
+    let index = allocate()?;
+    let socket = at(index)?;
+    socket.reset(fd);
+    socket.state.store(State::Candidate as u32, Ordering::Release);
+    if table::set(fd, Entry::Socket(index)) {
+        Some(index)
+    } else {
+        free(index, socket);
+        None
+    }
+}
+
+fn allocate() -> Option<u32> {
+    let mut free = FREE.lock();
+    if let Some(index) = free.0.pop() {
+        return Some(index);
+    }
+    let index = free.1;
+    let place = SOCKETS.get(index as usize / CHUNK)?;
+    if place.load(Ordering::Relaxed).is_null() {
+        let chunk: Box<[Socket; CHUNK]> = Box::new(core::array::from_fn(|_| Socket::default()));
+        place.store(Box::into_raw(chunk), Ordering::Release);
+    }
+    free.1 += 1;
+    Some(index)
+}
+
+fn free(index: u32, socket: &Socket) {
+    if socket.state.swap(State::Free as u32, Ordering::AcqRel) != State::Free as u32 {
+        FREE.lock().0.push(index);
+    }
+}
+
+/// All sockets in use.
+pub fn all() -> impl Iterator<Item = (u32, &'static Socket)> {
+    let made = FREE.lock().1;
+    (0..made)
+        .filter_map(|index| at(index).map(|socket| (index, socket)))
+        .filter(|(_, s)| s.state() != State::Free)
+}
+
+/// One descriptor of this process fewer refers to the socket; true when it was the last.
+pub fn dereference(index: u32, socket: &Socket, fd: i32) -> bool {
+    if socket.references.fetch_sub(1, Ordering::AcqRel) != 1 {
+        if socket.fd.load(Ordering::Relaxed) == fd
+            && let Some((other, _)) =
+                table::tracked_in(0, u32::MAX).find(|(_, entry)| *entry == Entry::Socket(index))
+        {
+            socket.fd.store(other, Ordering::Relaxed);
+        }
+        return false;
+    }
+    true
+}
+
+/// The socket is used no more.
+pub fn release(index: u32, socket: &Socket) {
+    free(index, socket);
+}
+
+impl Socket {
+    fn reset(&self, fd: i32) {
+        self.fd.store(fd, Ordering::Relaxed);
+        self.references.store(1, Ordering::Relaxed);
+        // `kernel_users` stays: threads that are still inside for an earlier connection leave by themselves.
+        for word in [&self.calls, &self.holders] {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.hint.store(false, Ordering::Relaxed);
+        self.peer_gone.store(false, Ordering::Relaxed);
+        self.looked.store(0, Ordering::Relaxed);
+        self.watch.store(0, Ordering::Relaxed);
+        self.told.store(false, Ordering::Relaxed);
+        self.offer.store(0, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn state(&self) -> State {
+        match self.state.load(Ordering::SeqCst) {
+            1 => State::Candidate,
+            2 => State::Moving,
+            3 => State::Promoted,
+            _ => State::Free,
+        }
+    }
+
+    /// Candidate to Moving, unless another thread was faster.
+    pub fn begin_move(&self) -> bool {
+        let (from, to) = (State::Candidate as u32, State::Moving as u32);
+        self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Ends the move: back, or promoted.
+    pub fn end_move(&self, to: State) {
+        self.state.store(to as u32, Ordering::SeqCst);
+    }
+
+    /// Whether the kernel side was not looked at for a while (about 100 us); then it counts as looked at now.
+    #[inline]
+    pub fn look_due(&self) -> bool {
+        let now = position::ticks();
+        let due = now.wrapping_sub(self.looked.load(Ordering::Relaxed)) > LOOK_TICKS;
+        if due {
+            self.looked.store(now, Ordering::Relaxed);
+        }
+        due
+    }
+
+    pub fn place(&self, channel: &Channel, slot: u32, generation: u8) {
+        self.channel.store(channel.index, Ordering::Relaxed);
+        self.slot.store(slot, Ordering::Relaxed);
+        self.generation.store(u32::from(generation), Ordering::Relaxed);
+    }
+
+    /// Channel and slot of a promoted socket.
+    #[inline]
+    pub fn stream(&self) -> Option<(&'static Channel, u32)> {
+        Some((channel::at(self.channel.load(Ordering::Relaxed))?, self.slot.load(Ordering::Relaxed)))
+    }
+
+    pub fn generation(&self) -> u8 {
+        self.generation.load(Ordering::Relaxed) as u8
+    }
+
+    pub fn offer(&self) -> Option<OfferRef> {
+        OfferRef::from_word(self.offer.load(Ordering::Acquire))
+    }
+
+    pub fn set_offer(&self, offer: Option<OfferRef>) {
+        self.offer.store(offer.map_or(0, OfferRef::to_word), Ordering::Release);
+    }
+}
+
+/// Whether a new descriptor is a TCP socket (SO_DOMAIN, SO_PROTOCOL of socket(7)).
+pub fn is_tcp(fd: i32) -> bool {
+    let option = |name: i32| {
+        let mut value = 0i32;
+        // SAFETY: a plain integer.
+        unsafe { sys::getsockopt(fd, libc::SOL_SOCKET, name, &mut value) }.map(|_| value)
+    };
+    option(libc::SO_PROTOCOL) == Ok(libc::IPPROTO_TCP)
+        && matches!(option(libc::SO_DOMAIN), Ok(libc::AF_INET | libc::AF_INET6))
+}
+
+/// In a forked child: nobody else is at it.
+pub fn after_fork_in_child() {
+    crate::lock::free_in_child(&FREE);
+}

@@ -1,0 +1,394 @@
+//! The system calls Convoy makes for itself, past libc.
+//!
+//! libc's wrappers are what the preload library intercepts and they write errno, so nothing in the runtime may
+//! use them (nor `std::fs`, `std::net` or an owned descriptor, whose drop calls libc's `close`). Every function
+//! returns the kernel's answer; none touches errno. This is one of the modules that may contain `unsafe`.
+
+use core::ffi::{CStr, c_int, c_void};
+use syscalls::{Sysno, syscall};
+
+/// An errno value, as in errno(3).
+pub type Errno = c_int;
+/// What a system call answered.
+pub type Answer<T> = Result<T, Errno>;
+
+fn answer(result: Result<usize, syscalls::Errno>) -> Answer<usize> {
+    result.map_err(syscalls::Errno::into_raw)
+}
+
+macro_rules! call {
+    ($number:ident $(, $argument:expr)*) => {
+        // SAFETY: each caller passes arguments that are valid for this system call; see the function.
+        answer(unsafe { syscall!(Sysno::$number $(, $argument)*) })
+    };
+}
+
+/// openat(AT_FDCWD, ...), always close-on-exec.
+pub fn open(path: &CStr, flags: c_int, mode: u32) -> Answer<c_int> {
+    call!(openat, libc::AT_FDCWD, path.as_ptr(), flags | libc::O_CLOEXEC, mode).map(|fd| fd as c_int)
+}
+
+pub fn close(fd: c_int) -> Answer<()> {
+    call!(close, fd).map(drop)
+}
+
+pub fn mkdir(path: &CStr, mode: u32) -> Answer<()> {
+    call!(mkdirat, libc::AT_FDCWD, path.as_ptr(), mode).map(drop)
+}
+
+/// mknodat of a FIFO.
+pub fn mkfifo(path: &CStr, mode: u32) -> Answer<()> {
+    call!(mknodat, libc::AT_FDCWD, path.as_ptr(), libc::S_IFIFO | mode, 0).map(drop)
+}
+
+pub fn unlink(path: &CStr) -> Answer<()> {
+    call!(unlinkat, libc::AT_FDCWD, path.as_ptr(), 0).map(drop)
+}
+
+/// readlinkat; the answer is the number of bytes, without a terminating zero.
+pub fn readlink(path: &CStr, into: &mut [u8]) -> Answer<usize> {
+    call!(readlinkat, libc::AT_FDCWD, path.as_ptr(), into.as_mut_ptr(), into.len())
+}
+
+pub fn fstat(fd: c_int) -> Answer<libc::stat> {
+    // SAFETY: stat is plain integers, all zero is a valid value.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    call!(fstat, fd, &mut stat as *mut libc::stat)?;
+    Ok(stat)
+}
+
+pub fn ftruncate(fd: c_int, bytes: u64) -> Answer<()> {
+    call!(ftruncate, fd, bytes).map(drop)
+}
+
+/// fallocate(2): `mode` is 0 or FALLOC_FL_* flags.
+pub fn fallocate(fd: c_int, mode: c_int, offset: u64, bytes: u64) -> Answer<()> {
+    call!(fallocate, fd, mode, offset, bytes).map(drop)
+}
+
+pub fn memfd_create(name: &CStr, flags: u32) -> Answer<c_int> {
+    call!(memfd_create, name.as_ptr(), flags).map(|fd| fd as c_int)
+}
+
+pub fn fcntl(fd: c_int, command: c_int, argument: usize) -> Answer<c_int> {
+    call!(fcntl, fd, command, argument).map(|value| value as c_int)
+}
+
+/// Maps `bytes` of `fd` (or anonymous memory for fd -1) shared, readable and writable.
+pub fn map_shared(fd: c_int, bytes: usize) -> Answer<*mut u8> {
+    let flags = libc::MAP_SHARED | if fd < 0 { libc::MAP_ANONYMOUS | libc::MAP_NORESERVE } else { 0 };
+    call!(mmap, 0, bytes, libc::PROT_READ | libc::PROT_WRITE, flags, fd, 0).map(|address| address as *mut u8)
+}
+
+/// # Safety
+/// Nothing may refer to the range afterwards.
+pub unsafe fn unmap(address: *mut u8, bytes: usize) {
+    let _ = call!(munmap, address, bytes);
+}
+
+/// # Safety
+/// `address..address + bytes` is a mapping of the caller; `advice` must not invalidate live references.
+pub unsafe fn madvise(address: *mut u8, bytes: usize, advice: c_int) -> Answer<()> {
+    call!(madvise, address, bytes, advice).map(drop)
+}
+
+/// # Safety
+/// `into` is writable for `bytes`.
+pub unsafe fn read(fd: c_int, into: *mut u8, bytes: usize) -> Answer<usize> {
+    call!(read, fd, into, bytes)
+}
+
+/// # Safety
+/// `from` is readable for `bytes`.
+pub unsafe fn write(fd: c_int, from: *const u8, bytes: usize) -> Answer<usize> {
+    call!(write, fd, from, bytes)
+}
+
+/// # Safety
+/// `into` is writable for `bytes`.
+pub unsafe fn pread(fd: c_int, into: *mut u8, bytes: usize, offset: i64) -> Answer<usize> {
+    call!(pread64, fd, into, bytes, offset)
+}
+
+/// # Safety
+/// `parts` are `count` valid iovecs with readable memory.
+pub unsafe fn sendmsg(fd: c_int, parts: *const libc::iovec, count: usize, flags: c_int) -> Answer<usize> {
+    let message = message(parts, count);
+    call!(sendmsg, fd, &message as *const libc::msghdr, flags)
+}
+
+/// # Safety
+/// `parts` are `count` valid iovecs with writable memory.
+pub unsafe fn recvmsg(fd: c_int, parts: *const libc::iovec, count: usize, flags: c_int) -> Answer<usize> {
+    let mut message = message(parts, count);
+    call!(recvmsg, fd, &mut message as *mut libc::msghdr, flags)
+}
+
+fn message(parts: *const libc::iovec, count: usize) -> libc::msghdr {
+    // SAFETY: msghdr is integers and pointers, all zero is a valid value.
+    let mut message: libc::msghdr = unsafe { core::mem::zeroed() };
+    message.msg_iov = parts.cast_mut();
+    message.msg_iovlen = count;
+    message
+}
+
+pub fn shutdown(fd: c_int, how: c_int) -> Answer<()> {
+    call!(shutdown, fd, how).map(drop)
+}
+
+/// getsockopt into a plain value; the answer is the length the kernel wrote.
+///
+/// # Safety
+/// `T` is valid for any bytes the option may write.
+pub unsafe fn getsockopt<T>(fd: c_int, level: c_int, name: c_int, value: &mut T) -> Answer<usize> {
+    let mut length = size_of::<T>() as libc::socklen_t;
+    call!(getsockopt, fd, level, name, value as *mut T, &mut length as *mut libc::socklen_t)?;
+    Ok(length as usize)
+}
+
+/// setsockopt from a plain value.
+pub fn setsockopt<T>(fd: c_int, level: c_int, name: c_int, value: &T) -> Answer<()> {
+    call!(setsockopt, fd, level, name, value as *const T, size_of::<T>()).map(drop)
+}
+
+/// # Safety
+/// `address` is writable for `*length` bytes.
+pub unsafe fn getsockname(
+    fd: c_int,
+    address: *mut libc::sockaddr,
+    length: *mut libc::socklen_t,
+) -> Answer<()> {
+    call!(getsockname, fd, address, length).map(drop)
+}
+
+/// # Safety
+/// `address` is writable for `*length` bytes.
+pub unsafe fn getpeername(
+    fd: c_int,
+    address: *mut libc::sockaddr,
+    length: *mut libc::socklen_t,
+) -> Answer<()> {
+    call!(getpeername, fd, address, length).map(drop)
+}
+
+/// ioctl that answers with one int (FIONREAD, SIOCOUTQ).
+pub fn ioctl_int(fd: c_int, request: u64) -> Answer<c_int> {
+    let mut value: c_int = 0;
+    call!(ioctl, fd, request, &mut value as *mut c_int)?;
+    Ok(value)
+}
+
+/// ppoll(2). `timeout` null waits for ever; the kernel may write the time left into it.
+///
+/// # Safety
+/// `set` is valid for `count`; `timeout` and `mask` are null or valid.
+pub unsafe fn ppoll(
+    set: *mut libc::pollfd,
+    count: usize,
+    timeout: *mut libc::timespec,
+    mask: *const libc::sigset_t,
+) -> Answer<usize> {
+    call!(ppoll, set, count, timeout, mask, KERNEL_SIGSET_BYTES)
+}
+
+pub fn epoll_create() -> Answer<c_int> {
+    call!(epoll_create1, libc::EPOLL_CLOEXEC).map(|fd| fd as c_int)
+}
+
+/// # Safety
+/// `event` is null or valid.
+pub unsafe fn epoll_ctl(
+    epoll: c_int,
+    operation: c_int,
+    fd: c_int,
+    event: *mut libc::epoll_event,
+) -> Answer<()> {
+    call!(epoll_ctl, epoll, operation, fd, event).map(drop)
+}
+
+/// epoll_pwait2(2), Linux 5.11; `timeout` null waits for ever.
+///
+/// # Safety
+/// `events` has room for `count`; `timeout` and `mask` are null or valid.
+pub unsafe fn epoll_wait(
+    epoll: c_int,
+    events: *mut libc::epoll_event,
+    count: c_int,
+    timeout: *const libc::timespec,
+    mask: *const libc::sigset_t,
+) -> Answer<usize> {
+    call!(epoll_pwait2, epoll, events, count, timeout, mask, KERNEL_SIGSET_BYTES)
+}
+
+/// # Safety
+/// As for splice(2).
+pub unsafe fn splice(
+    input: c_int,
+    input_offset: *mut i64,
+    output: c_int,
+    output_offset: *mut i64,
+    length: usize,
+    flags: u32,
+) -> Answer<usize> {
+    call!(splice, input, input_offset, output, output_offset, length, flags)
+}
+
+/// # Safety
+/// `offset` is null or valid.
+pub unsafe fn sendfile(output: c_int, input: c_int, offset: *mut i64, count: usize) -> Answer<usize> {
+    call!(sendfile, output, input, offset, count)
+}
+
+pub fn getpid() -> i32 {
+    call!(getpid).map_or(0, |pid| pid as i32)
+}
+
+pub fn gettid() -> i32 {
+    call!(gettid).map_or(0, |tid| tid as i32)
+}
+
+pub fn geteuid() -> u32 {
+    call!(geteuid).map_or(0, |uid| uid as u32)
+}
+
+/// True when a process (or thread) with this id exists; also when it belongs to somebody else.
+pub fn process_exists(pid: i32) -> bool {
+    call!(kill, pid, 0) != Err(libc::ESRCH)
+}
+
+/// tgkill(pid, tid, signal): used for SIGPIPE, which belongs to the calling thread.
+pub fn signal_thread(pid: i32, tid: i32, signal: c_int) {
+    let _ = call!(tgkill, pid, tid, signal);
+}
+
+pub fn sched_yield() {
+    let _ = call!(sched_yield);
+}
+
+/// The processor this thread runs on at this moment.
+pub fn current_cpu() -> u32 {
+    let mut cpu: u32 = 0;
+    let _ = call!(getcpu, &mut cpu as *mut u32, 0, 0);
+    cpu
+}
+
+/// How many processors this process may use.
+pub fn usable_cpus() -> usize {
+    let mut mask = [0u64; 16];
+    match call!(sched_getaffinity, 0, size_of_val(&mask), mask.as_mut_ptr()) {
+        Ok(bytes) => {
+            let words = mask.iter().take(bytes / 8);
+            (words.map(|word| word.count_ones() as usize).sum::<usize>()).max(1)
+        }
+        Err(_) => 1,
+    }
+}
+
+/// futex(FUTEX_WAIT), process-shared; returns when woken, when `*word != expected`, or after `timeout`.
+pub fn futex_wait(word: &core::sync::atomic::AtomicU32, expected: u32, timeout: &libc::timespec) {
+    let _ = call!(futex, word.as_ptr(), libc::FUTEX_WAIT, expected, timeout as *const libc::timespec, 0, 0);
+}
+
+/// futex(FUTEX_WAKE), process-shared.
+pub fn futex_wake(word: &core::sync::atomic::AtomicU32, count: u32) {
+    let _ = call!(futex, word.as_ptr(), libc::FUTEX_WAKE, count, 0, 0, 0);
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC, through the vDSO (libc does not touch errno here).
+pub fn now_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is writable; CLOCK_MONOTONIC always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// prctl(PR_GET_DUMPABLE): whether others of the same user may open our /proc entries.
+pub fn dumpable() -> bool {
+    call!(prctl, libc::PR_GET_DUMPABLE, 0, 0, 0, 0) == Ok(1)
+}
+
+/// Writes a whole message to standard error; short writes and errors are ignored.
+pub fn write_stderr(text: &[u8]) {
+    // SAFETY: the slice is readable.
+    let _ = unsafe { write(2, text.as_ptr(), text.len()) };
+}
+
+/// Reads a small file whole; longer contents are cut to `into`.
+pub fn read_file(path: &CStr, into: &mut [u8]) -> Answer<usize> {
+    let fd = open(path, libc::O_RDONLY, 0)?;
+    let mut filled = 0;
+    let result = loop {
+        let rest = &mut into[filled..];
+        if rest.is_empty() {
+            break Ok(filled);
+        }
+        // SAFETY: `rest` is writable memory of this length.
+        match unsafe { read(fd, rest.as_mut_ptr(), rest.len()) } {
+            Ok(0) => break Ok(filled),
+            Ok(count) => filled += count,
+            Err(libc::EINTR) => {}
+            Err(errno) => break Err(errno),
+        }
+    };
+    let _ = close(fd);
+    result
+}
+
+/// The kernel's sigset_t, which is smaller than libc's.
+const KERNEL_SIGSET_BYTES: usize = 8;
+
+/// A pointer that may be handed to the kernel in place of nothing.
+pub const NULL: *mut c_void = core::ptr::null_mut();
+
+/// Whether RLIMIT_FSIZE lets a file grow to `bytes` (beyond it the kernel raises SIGXFSZ).
+pub fn file_size_allowed(bytes: u64) -> bool {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    match call!(prlimit64, 0, libc::RLIMIT_FSIZE, 0, &mut limit as *mut libc::rlimit) {
+        Ok(_) => limit.rlim_cur >= bytes,
+        Err(_) => true,
+    }
+}
+
+/// The soft limit on descriptor numbers (RLIMIT_NOFILE).
+pub fn descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 1024, rlim_max: 0 };
+    let _ = call!(prlimit64, 0, libc::RLIMIT_NOFILE, 0, &mut limit as *mut libc::rlimit);
+    limit.rlim_cur
+}
+
+/// Sleeps; may return early when a signal arrives.
+pub fn sleep_ns(nanoseconds: u64) {
+    let time = libc::timespec {
+        tv_sec: (nanoseconds / 1_000_000_000) as i64,
+        tv_nsec: (nanoseconds % 1_000_000_000) as i64,
+    };
+    let _ = call!(nanosleep, &time as *const libc::timespec, 0);
+}
+
+/// rt_sigaction of one signal: its handler (0 default, 1 ignored) and flags.
+pub fn signal_action(signal: c_int) -> (usize, u64) {
+    let mut action = [0u64; 4];
+    let _ = call!(rt_sigaction, signal, 0, action.as_mut_ptr(), KERNEL_SIGSET_BYTES);
+    (action[0] as usize, action[1])
+}
+
+/// A copy of a descriptor of another process (pidfd_open(2), pidfd_getfd(2)): needs the right to trace it.
+pub fn descriptor_of(pid: i32, fd: c_int) -> Answer<c_int> {
+    let process = call!(pidfd_open, pid, 0)? as c_int;
+    let copy = call!(pidfd_getfd, process, fd, 0);
+    let _ = close(process);
+    copy.map(|fd| fd as c_int)
+}
+
+/// Moves a file's position back (lseek, SEEK_CUR); pipes and sockets ignore it.
+pub fn seek_back(fd: c_int, bytes: i64) {
+    let _ = call!(lseek, fd, -bytes, libc::SEEK_CUR);
+}
+
+/// Anonymous private page that a child sees as zeros after fork but not after vfork (MADV_WIPEONFORK).
+pub fn wipe_on_fork_page() -> Answer<*mut u8> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let page = call!(mmap, 0, 4096, libc::PROT_READ | libc::PROT_WRITE, flags, -1i32, 0)?;
+    call!(madvise, page, 4096, libc::MADV_WIPEONFORK)?;
+    Ok(page as *mut u8)
+}

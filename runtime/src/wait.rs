@@ -1,0 +1,137 @@
+//! Waiting: spin as long as that is likely to pay, then sleep in the kernel with a bell beside the descriptors.
+//!
+//! Here: what a stream is ready for, and waiting for one stream. `wait::poll` waits for many, `epoll` has its own.
+
+pub mod poll;
+pub mod spin;
+
+use crate::bell::Bell;
+use crate::channel::{Channel, hold};
+use crate::socket::Socket;
+use crate::{stats, sys};
+use convoy_aggregator::path::Path;
+use core::sync::atomic::Ordering;
+
+const OVER: i16 = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+
+/// A time span in nanoseconds; the longest stand for ever.
+pub fn nanoseconds(time: &libc::timespec) -> u64 {
+    (time.tv_sec.max(0) as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec.max(0) as u64)
+}
+
+/// What the kernel says about a descriptor at this moment.
+pub fn kernel_state(fd: i32, events: i16) -> i16 {
+    let mut entry = libc::pollfd { fd, events, revents: 0 };
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: one entry, a timeout, no mask.
+    let _ = unsafe { sys::ppoll(&mut entry, 1, &mut now, core::ptr::null()) };
+    entry.revents
+}
+
+/// What a promoted stream is ready for, of `wanted` (POLL* bits); frames were sorted before.
+pub fn readiness(fd: i32, socket: &Socket, channel: &Channel, slot: u32, wanted: i16) -> i16 {
+    const IN: i16 = libc::POLLIN | libc::POLLRDNORM;
+    const OUT: i16 = libc::POLLOUT | libc::POLLWRNORM;
+    let mut ready = if channel.has_bytes(slot) { IN } else { 0 };
+    if !channel.usable() {
+        return (IN | OUT | libc::POLLHUP) & (wanted | libc::POLLHUP);
+    }
+    let reads_kernel = channel.receive_path(slot, fd).is_ok_and(|path| path == Path::Kernel);
+    let mut kernel_wanted = libc::POLLRDHUP | libc::POLLPRI & wanted;
+    if reads_kernel {
+        kernel_wanted |= IN;
+    }
+    let mut ask = reads_kernel || socket.hint.load(Ordering::Relaxed) || socket.look_due();
+    if wanted & OUT != 0 {
+        if channel.sends_here(slot) {
+            ready |= OUT;
+        } else {
+            kernel_wanted |= OUT;
+            ask = true;
+        }
+    }
+    if ask {
+        ready |= kernel_part(fd, socket, kernel_wanted);
+    }
+    ready & (wanted | libc::POLLHUP | libc::POLLERR)
+}
+
+fn kernel_part(fd: i32, socket: &Socket, kernel_wanted: i16) -> i16 {
+    let state = kernel_state(fd, kernel_wanted);
+    if state & OVER != 0 {
+        socket.hint.store(true, Ordering::Relaxed);
+        return state | libc::POLLIN | libc::POLLRDNORM;
+    }
+    if state & libc::POLLIN == 0 {
+        socket.hint.store(false, Ordering::Relaxed);
+    }
+    state
+}
+
+/// Waits until a read of a stream may get on; EINTR, or EAGAIN after SO_RCVTIMEO, otherwise.
+pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Result<(), i32> {
+    hold::release_all();
+    let may_go_on = || channel.has_bytes(slot) || channel.has_frames() || !channel.usable();
+    // Bytes that come through the kernel wake a sleeper, they do not end a spin.
+    let through_kernel = channel.own_line(slot).passed.load(Ordering::Relaxed) & 1 == 0;
+    if !through_kernel && spin::until(may_go_on) {
+        return Ok(());
+    }
+    let timeout = receive_timeout(fd);
+    let Some(bell) = Bell::borrow() else {
+        // Without a bell: look again after a moment.
+        sys::sleep_ns(500_000);
+        return Ok(());
+    };
+    let waiters = &channel.own_line(slot).receive_waiters;
+    let placed = waiters.add(bell.number);
+    bell.doze();
+    let mut set = [
+        libc::pollfd { fd, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 },
+        libc::pollfd { fd: bell.fd, events: libc::POLLIN, revents: 0 },
+    ];
+    let limit = if placed || timeout.is_some() { timeout } else { Some(TICK) };
+    let result = if may_go_on() { Ok(1) } else { sleep(&mut set, limit) };
+    bell.wake(set[1].revents != 0);
+    waiters.remove(bell.number);
+    bell.give_back();
+    if set[0].revents != 0 {
+        socket.hint.store(true, Ordering::Relaxed);
+    }
+    match result {
+        Ok(0) if placed || timeout.is_some() => Err(libc::EAGAIN),
+        Ok(_) => Ok(()),
+        Err(libc::EINTR) if timeout.is_none() && restarts() => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Between two looks of a sleeper that no bell can wake.
+const TICK: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+
+fn sleep(set: &mut [libc::pollfd], mut limit: Option<libc::timespec>) -> Result<usize, i32> {
+    stats::process().sleeps.add(1);
+    let timeout = limit.as_mut().map_or(core::ptr::null_mut(), |limit| limit as *mut libc::timespec);
+    // SAFETY: the set is valid, the timeout valid or null, no mask.
+    unsafe { sys::ppoll(set.as_mut_ptr(), set.len(), timeout, core::ptr::null()) }
+}
+
+/// SO_RCVTIMEO, as the kernel keeps it.
+fn receive_timeout(fd: i32) -> Option<libc::timespec> {
+    let mut value = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    // SAFETY: plain integers.
+    unsafe { sys::getsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &mut value) }.ok()?;
+    let nothing = value.tv_sec == 0 && value.tv_usec == 0;
+    (!nothing).then_some(libc::timespec { tv_sec: value.tv_sec, tv_nsec: value.tv_usec * 1000 })
+}
+
+/// Whether an interrupted read goes on by itself: when every handler was installed with SA_RESTART (signal(7)).
+/// The kernel does not say which signal came; faults and the C library's own signals do not count.
+fn restarts() -> bool {
+    const FAULTS: [i32; 6] =
+        [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGABRT];
+    (1..=64).filter(|signal| !FAULTS.contains(signal) && !matches!(signal, 32 | 33)).all(|signal| {
+        let (handler, flags) = sys::signal_action(signal);
+        handler <= 1 || flags & libc::SA_RESTART as u64 != 0
+    })
+}

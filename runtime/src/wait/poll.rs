@@ -1,0 +1,321 @@
+//! poll for many descriptors: promoted streams are judged here, the rest by the kernel, one sleep for both.
+
+use super::{readiness, spin};
+use crate::api::Handled;
+use crate::bell::Bell;
+use crate::channel::{Channel, hold};
+use crate::socket::{self, Socket, State};
+use crate::table::{self, Entry};
+use crate::{channel, epoll, promote, stats, sys};
+use core::sync::atomic::Ordering;
+
+/// One entry of the set that is not the kernel's alone.
+struct Member {
+    index: usize,
+    fd: i32,
+    events: i16,
+    kind: Kind,
+}
+
+enum Kind {
+    Stream(&'static Socket, &'static Channel, u32),
+    /// A candidate: the kernel serves it, but it must not be promoted under our feet.
+    Candidate(&'static Socket),
+    Epoll,
+}
+
+/// See [`crate::api::poll`].
+///
+/// # Safety
+/// As there.
+pub unsafe fn poll(
+    set: *mut libc::pollfd,
+    count: usize,
+    timeout: *const libc::timespec,
+    mask: *const libc::sigset_t,
+) -> Handled {
+    if count == 0 || !crate::iov::plausible(set as usize, count.saturating_mul(size_of::<libc::pollfd>())) {
+        return None;
+    }
+    // SAFETY: `count` entries, by the caller's promise.
+    let set = unsafe { core::slice::from_raw_parts_mut(set, count) };
+    let members = members(set);
+    if members.is_empty() {
+        return None;
+    }
+    // SAFETY: null or valid.
+    let timeout = unsafe { timeout.as_ref() };
+    let poll = Poll { members: &members, mask };
+    let candidates = members.iter().filter_map(|member| match member.kind {
+        Kind::Candidate(socket) => Some(socket),
+        _ => None,
+    });
+    candidates.clone().for_each(|socket| {
+        socket.kernel_users.fetch_add(1, Ordering::SeqCst);
+    });
+    let changed = candidates.clone().any(|socket| socket.state() != State::Candidate);
+    let result = if changed { Ok(None) } else { poll.run(set, timeout).map(Some) };
+    candidates.for_each(|socket| {
+        socket.kernel_users.fetch_sub(1, Ordering::SeqCst);
+    });
+    match result {
+        Ok(Some(ready)) => Some(Ok(ready)),
+        // A candidate was promoted meanwhile: look again with it as a stream.
+        Ok(None) => {
+            sys::sched_yield();
+            // SAFETY: the same arguments.
+            unsafe { poll_again(set, timeout, mask) }
+        }
+        Err(errno) => Some(Err(errno)),
+    }
+}
+
+/// # Safety
+/// As for [`poll`].
+unsafe fn poll_again(
+    set: &mut [libc::pollfd],
+    timeout: Option<&libc::timespec>,
+    mask: *const libc::sigset_t,
+) -> Handled {
+    let timeout = timeout.map_or(core::ptr::null(), |time| time as *const libc::timespec);
+    // SAFETY: the caller's promise.
+    unsafe { poll(set.as_mut_ptr(), set.len(), timeout, mask) }
+}
+
+fn members(set: &[libc::pollfd]) -> Vec<Member> {
+    let member = |(index, entry): (usize, &libc::pollfd)| {
+        let kind = match table::get(entry.fd) {
+            Entry::Socket(number) => {
+                let socket = socket::at(number)?;
+                if socket.state() == State::Candidate && socket.offer().is_some() {
+                    promote::consider(number, socket, entry.fd);
+                }
+                match socket.state() {
+                    State::Promoted => {
+                        let (channel, slot) = socket.stream()?;
+                        Kind::Stream(socket, channel, slot)
+                    }
+                    State::Free => return None,
+                    _ => Kind::Candidate(socket),
+                }
+            }
+            Entry::Epoll(_) => Kind::Epoll,
+            _ => return None,
+        };
+        Some(Member { index, fd: entry.fd, events: entry.events, kind })
+    };
+    set.iter().enumerate().filter_map(member).collect()
+}
+
+struct Poll<'a> {
+    members: &'a [Member],
+    mask: *const libc::sigset_t,
+}
+
+impl Poll<'_> {
+    fn run(&self, set: &mut [libc::pollfd], timeout: Option<&libc::timespec>) -> Result<usize, i32> {
+        let now_only = timeout.is_some_and(|time| time.tv_sec == 0 && time.tv_nsec == 0);
+        let deadline = timeout.map(|time| sys::now_ns().saturating_add(super::nanoseconds(time)));
+        loop {
+            self.judge(set);
+            let own = self.members.iter().any(|member| revents(set, member.index) != 0);
+            if own || now_only {
+                if !own {
+                    hold::release_all();
+                }
+                return self.with_kernel(set);
+            }
+            hold::release_all();
+            if self.all_streams(set) && spin::until(|| self.something()) {
+                continue;
+            }
+            if let Some(ready) = self.sleep(set, deadline)? {
+                return Ok(ready);
+            }
+            if deadline.is_some_and(|deadline| sys::now_ns() >= deadline) {
+                self.judge(set);
+                return self.with_kernel(set);
+            }
+        }
+    }
+
+    /// Fills in what promoted streams and epoll instances are ready for.
+    fn judge(&self, set: &mut [libc::pollfd]) {
+        epoll::sort_all();
+        for member in self.members {
+            let ready = match member.kind {
+                Kind::Stream(socket, channel, slot) => {
+                    readiness(member.fd, socket, channel, slot, member.events)
+                }
+                Kind::Epoll if epoll::ready(member.fd) => libc::POLLIN & member.events,
+                _ => 0,
+            };
+            if let Some(entry) = set.get_mut(member.index) {
+                entry.revents = ready;
+            }
+        }
+    }
+
+    /// Judged here, not by the kernel.
+    fn is_ours(&self, index: usize) -> bool {
+        self.members.iter().any(|member| member.index == index && !matches!(member.kind, Kind::Candidate(_)))
+    }
+
+    fn all_streams(&self, set: &[libc::pollfd]) -> bool {
+        let own = self.members.iter().filter(|member| matches!(member.kind, Kind::Stream(..))).count();
+        set.len() == own
+    }
+
+    /// Adds what the kernel says at this moment: about its own descriptors, and whether streams are over.
+    fn with_kernel(&self, set: &mut [libc::pollfd]) -> Result<usize, i32> {
+        let mut kernel_set = self.kernel_set(set, None);
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the set is valid, a timeout, no mask.
+        unsafe { sys::ppoll(kernel_set.as_mut_ptr(), kernel_set.len(), &mut now, core::ptr::null()) }?;
+        self.take_hints(&kernel_set);
+        self.judge(set);
+        for (index, (entry, kernel)) in set.iter_mut().zip(&kernel_set).enumerate() {
+            if !self.is_ours(index) {
+                entry.revents = kernel.revents;
+            }
+        }
+        Ok(set.iter().filter(|entry| entry.revents != 0).count())
+    }
+
+    /// News of lifelines: the next judgement asks the kernel. True when there were any of streams or epolls.
+    fn take_hints(&self, kernel_set: &[libc::pollfd]) -> bool {
+        let mut news = false;
+        for member in self.members {
+            if kernel_set.get(member.index).is_some_and(|entry| entry.revents != 0) {
+                match member.kind {
+                    Kind::Stream(socket, ..) => {
+                        socket.hint.store(true, Ordering::Relaxed);
+                        news = true;
+                    }
+                    Kind::Epoll => news = true,
+                    Kind::Candidate(_) => {}
+                }
+            }
+        }
+        news
+    }
+
+    fn something(&self) -> bool {
+        channel::all().any(Channel::has_frames) || self.members.iter().any(|member| self.may_be_ready(member))
+    }
+
+    fn may_be_ready(&self, member: &Member) -> bool {
+        match member.kind {
+            Kind::Stream(_, channel, slot) => {
+                let reads = member.events & (libc::POLLIN | libc::POLLRDNORM) != 0 && channel.has_bytes(slot);
+                let writes = member.events & (libc::POLLOUT | libc::POLLWRNORM) != 0;
+                reads || !channel.usable() || writes && channel.sends_here(slot)
+            }
+            Kind::Epoll => epoll::ready(member.fd),
+            Kind::Candidate(_) => false,
+        }
+    }
+
+    /// Sleeps; the number of ready entries when the kernel's own are among them, nothing when to judge again.
+    fn sleep(&self, set: &mut [libc::pollfd], deadline: Option<u64>) -> Result<Option<usize>, i32> {
+        let bell = Bell::borrow();
+        let placed = bell.as_ref().is_some_and(|bell| self.place(bell));
+        if let Some(bell) = &bell {
+            bell.doze();
+        }
+        self.doze_epolls(true);
+        let mut kernel_set = self.kernel_set(set, bell.as_ref());
+        let result = if self.something() {
+            Ok(0)
+        } else {
+            stats::process().sleeps.add(1);
+            let mut limit = time_left(deadline, !placed);
+            let limit = limit.as_mut().map_or(core::ptr::null_mut(), |limit| limit as *mut libc::timespec);
+            // SAFETY: the set is valid, the others are null or valid.
+            unsafe { sys::ppoll(kernel_set.as_mut_ptr(), kernel_set.len(), limit, self.mask) }
+        };
+        self.doze_epolls(false);
+        if let Some(bell) = bell {
+            bell.wake(kernel_set.last().is_some_and(|entry| entry.revents != 0));
+            self.unplace(&bell);
+            bell.give_back();
+        }
+        result?;
+        Ok(self.take_kernel(set, &kernel_set))
+    }
+
+    /// The set for the kernel: streams by their lifelines, and the bell at the end.
+    fn kernel_set(&self, set: &[libc::pollfd], bell: Option<&Bell>) -> Vec<libc::pollfd> {
+        let mut kernel_set = set.to_vec();
+        for entry in &mut kernel_set {
+            entry.revents = 0;
+        }
+        for member in self.members {
+            if let (Kind::Stream(socket, channel, slot), Some(entry)) =
+                (&member.kind, kernel_set.get_mut(member.index))
+            {
+                let mut events = libc::POLLRDHUP;
+                if socket.hint.load(Ordering::Relaxed) {
+                    events = member.events & libc::POLLRDHUP;
+                } else if member.events & libc::POLLIN != 0 {
+                    events |= libc::POLLIN;
+                }
+                if member.events & libc::POLLOUT != 0 && !channel.sends_here(*slot) {
+                    events |= libc::POLLOUT;
+                }
+                entry.events = events;
+            }
+        }
+        let fd = bell.map_or(-1, |bell| bell.fd);
+        kernel_set.push(libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+        kernel_set
+    }
+
+    /// Takes over what woke the sleeper: news of lifelines become hints, the rest are answers.
+    fn take_kernel(&self, set: &mut [libc::pollfd], kernel_set: &[libc::pollfd]) -> Option<usize> {
+        let own_news = self.take_hints(kernel_set);
+        let rung = kernel_set.last().is_some_and(|entry| entry.revents != 0);
+        let kernel_only = (0..set.len()).any(|index| !self.is_ours(index) && kernel_set[index].revents != 0);
+        if own_news || rung || !kernel_only {
+            return None;
+        }
+        for index in 0..set.len() {
+            set[index].revents = if self.is_ours(index) { 0 } else { kernel_set[index].revents };
+        }
+        Some(set.iter().filter(|entry| entry.revents != 0).count())
+    }
+
+    fn readers(&self) -> impl Iterator<Item = (&'static Channel, u32)> {
+        self.members.iter().filter_map(|member| match member.kind {
+            Kind::Stream(_, channel, slot) if member.events & libc::POLLIN != 0 => Some((channel, slot)),
+            _ => None,
+        })
+    }
+
+    fn place(&self, bell: &Bell) -> bool {
+        self.readers()
+            .fold(true, |all, (channel, slot)| channel.own_line(slot).receive_waiters.add(bell.number) && all)
+    }
+
+    fn unplace(&self, bell: &Bell) {
+        self.readers().for_each(|(channel, slot)| channel.own_line(slot).receive_waiters.remove(bell.number));
+    }
+
+    fn doze_epolls(&self, asleep: bool) {
+        for member in self.members {
+            if matches!(member.kind, Kind::Epoll) {
+                epoll::doze_for_poll(member.fd, asleep);
+            }
+        }
+    }
+}
+
+fn revents(set: &[libc::pollfd], index: usize) -> i16 {
+    set.get(index).map_or(0, |entry| entry.revents)
+}
+
+fn time_left(deadline: Option<u64>, tick: bool) -> Option<libc::timespec> {
+    let left = deadline.map(|deadline| deadline.saturating_sub(sys::now_ns()));
+    let left = if tick { Some(left.unwrap_or(u64::MAX).min(1_000_000)) } else { left }?;
+    Some(libc::timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as i64 })
+}

@@ -1,0 +1,56 @@
+//! Making connections, their addresses and families, and options.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod about;
+mod making;
+
+use convoy_tests::kit::net::{Address, Family};
+use convoy_tests::kit::stream::Stream;
+use convoy_tests::kit::{main as run, net};
+
+fn main() {
+    run(&[
+        ("addresses_v4", |case| about::addresses(case, Family::V4)),
+        ("addresses_v6", |case| about::addresses(case, Family::V6)),
+        ("addresses_mapped", |case| about::addresses(case, Family::Mapped)),
+        ("traffic_v6", |case| about::traffic(case, Family::V6)),
+        ("traffic_mapped", |case| about::traffic(case, Family::Mapped)),
+        ("mapped_to_plain", about::mapped_to_plain),
+        ("address_cut_short", about::address_cut_short),
+        ("accept_forms", making::accept_forms),
+        ("nonblocking_connect", making::nonblocking_connect),
+        ("refused", making::refused),
+        ("refused_nonblocking", making::refused_nonblocking),
+        ("connect_twice", making::connect_twice),
+        ("connect_to_itself", making::connect_to_itself),
+        ("bound_before_connect", about::bound_before_connect),
+        ("other_loopback_address", about::other_loopback_address),
+        ("nonblocking_accept", making::nonblocking_accept),
+        ("listener_shut", making::listener_shut),
+        ("data_before_accept", making::data_before_accept),
+        ("closed_before_accept", making::closed_before_accept),
+        ("both_ends_one_thread", making::both_ends_one_thread),
+        ("options", about::options),
+        ("options_at_work", about::options_at_work),
+        ("datagrams", about::datagrams),
+    ]);
+}
+
+/// Two ends in one process, connected through the puppetless way.
+pub(crate) fn pair(listener: i32, client: i32, number: u64, address: &Address) -> (Stream, Stream) {
+    net::connect(client, address).unwrap();
+    let server = net::accept(listener, libc::SOCK_CLOEXEC).unwrap();
+    net::no_delay(client);
+    net::no_delay(server);
+    (Stream::new(client, number, true), Stream::new(server, number, false))
+}
+
+/// Sends back and forth between two ends, in one thread.
+pub(crate) fn chat(one: &mut Stream, two: &mut Stream, rounds: usize, size: usize) {
+    for _ in 0..rounds {
+        assert_eq!(one.send_all(size, size), (size, None));
+        assert_eq!(two.recv_all(size, size), (size, None));
+        assert_eq!(two.send_all(size, size), (size, None));
+        assert_eq!(one.recv_all(size, size), (size, None));
+    }
+}

@@ -1,0 +1,58 @@
+//! Streams and processes: fork, exec, spawn, daemons, and what each side may still do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod execs;
+mod forks;
+
+use convoy_tests::kit::{Link, main as run};
+use convoy_tests::say;
+
+fn main() {
+    let words: Vec<String> = std::env::args().collect();
+    if words.get(1).is_some_and(|word| word == "go-on") {
+        return execs::go_on(&words[2..]);
+    }
+    run(&[
+        ("child_serves", forks::child_serves),
+        ("children_serve_in_turn", forks::children_serve_in_turn),
+        ("prefork", forks::prefork),
+        ("fork_before_connect", forks::fork_before_connect),
+        ("alternate", forks::alternate),
+        ("child_writes_parent_reads", forks::child_writes_parent_reads),
+        ("child_outlives_parent", forks::child_outlives_parent),
+        ("child_only_exits", forks::child_only_exits),
+        ("child_is_killed", forks::child_is_killed),
+        ("child_closes_its_copy", forks::child_closes_its_copy),
+        ("parent_closes_its_copy", forks::parent_closes_its_copy),
+        ("child_shuts", forks::child_shuts),
+        ("fork_with_unread_bytes", forks::fork_with_unread_bytes),
+        ("fork_under_pressure", forks::fork_under_pressure),
+        ("fork_among_threads", forks::fork_among_threads),
+        ("many_forks", forks::many_forks),
+        ("grandchildren", forks::grandchildren),
+        ("daemon", forks::daemon),
+        ("other_user", forks::other_user),
+        ("exec_itself", |case| execs::exec_itself(case, true)),
+        ("exec_itself_plain", |case| execs::exec_itself(case, false)),
+        ("exec_without_fork", execs::exec_without_fork),
+        ("exec_failed", execs::exec_failed),
+        ("exec_cat", |case| execs::exec_cat(case, true)),
+        ("exec_cat_plain", |case| execs::exec_cat(case, false)),
+        ("spawned_cat", execs::spawned_cat),
+        ("system_and_popen", execs::system_and_popen),
+        ("close_on_exec", execs::close_on_exec),
+    ]);
+}
+
+/// Both ends do a few exchanges, to see that all is well.
+pub(crate) fn check(link: &mut Link, what: &str) {
+    link.start("pong 5 100");
+    link.ping(5, 100);
+    say!("{what}: {}", link.finish());
+}
+
+/// What a child has done with a copy of the stream has happened to ours too.
+pub(crate) fn catch_up(link: &mut Link, out: usize, inn: usize) {
+    link.stream.out.advance(out);
+    link.stream.inn.advance(inn);
+}

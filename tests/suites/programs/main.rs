@@ -1,0 +1,11 @@
+//! Real programs under load, with their results checked, natively and under Convoy.
+//!
+//! A program that is not installed fails its test with a line that says what to install.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod memcached;
+mod network;
+mod nginx;
+mod postgres;
+mod python;
+mod redis;

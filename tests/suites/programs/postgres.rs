@@ -1,0 +1,113 @@
+//! PostgreSQL: a process for each connection, under pgbench, with the accounts checked.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use convoy_tests::Arena;
+use convoy_tests::arena::{both, find, free_port};
+
+/// The server refuses to run as root; then it and its clients run as the user that its package has made.
+fn identity() -> Option<(u32, u32)> {
+    // SAFETY: no memory is involved.
+    if unsafe { libc::geteuid() } != 0 {
+        return None;
+    }
+    let name = CString::new("postgres").unwrap();
+    // SAFETY: a valid name; the result is copied before anybody else asks.
+    let entry = unsafe { libc::getpwnam(name.as_ptr()).as_ref() };
+    let entry =
+        entry.expect("there is no user postgres: ./dev test installs it, or apt-get install postgresql");
+    Some((entry.pw_uid, entry.pw_gid))
+}
+
+struct Postgres<'a> {
+    arena: &'a Arena,
+    port: String,
+}
+
+impl Postgres<'_> {
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = self.arena.command(find(program, "postgresql"), arguments);
+        command.env("PGHOST", "127.0.0.1").env("PGPORT", &self.port).env("PGDATABASE", "postgres");
+        command.env("HOME", self.arena.path("")).env_remove("PGUSER").env("PGCONNECT_TIMEOUT", "20");
+        if let Some((user, group)) = identity() {
+            command.uid(user).gid(group).env("PGUSER", "postgres");
+        }
+        command
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> String {
+        self.arena.run(self.command(program, arguments)).stdout
+    }
+
+    fn query(&self, text: &str) -> String {
+        self.run("psql", &["-XAtc", text]).trim().to_owned()
+    }
+
+    /// Runs pgbench, and gives the lines that must be the same every time.
+    fn bench(&self, arguments: &[&str]) -> String {
+        let output = self.run("pgbench", &[&["-n"], arguments].concat());
+        let lines = output.lines().filter(|line| line.contains("processed") || line.contains("failed"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn data_directory(postgres: &Postgres<'_>, path: &Path) {
+    fs::create_dir(path).unwrap();
+    if let Some((user, group)) = identity() {
+        std::os::unix::fs::chown(path, Some(user), Some(group)).unwrap();
+    }
+    let path = path.to_str().unwrap();
+    let user = if identity().is_some() { vec!["-U", "postgres"] } else { vec![] };
+    postgres.run(
+        "initdb",
+        &[&["-D", path, "-A", "trust", "-N", "--no-locale", "-E", "UTF8"], &user[..]].concat(),
+    );
+}
+
+fn exercise(arena: &Arena) -> String {
+    let number = free_port();
+    let postgres = Postgres { arena, port: number.to_string() };
+    let data = arena.path("data");
+    data_directory(&postgres, &data);
+    let settings = ["listen_addresses=127.0.0.1", "fsync=off", "unix_socket_directories=", "autovacuum=off"];
+    let mut arguments = vec!["-D", data.to_str().unwrap(), "-p", &postgres.port];
+    settings.iter().for_each(|setting| arguments.extend(["-c", setting]));
+    let server = arena.start("postgres", postgres.command("postgres", &arguments));
+    arena.listening(number);
+    arena.eventually("answers", || {
+        let command = postgres.command("psql", &["-XAtc", "select 1"]);
+        arena.try_run(command, std::time::Duration::from_secs(30)).status.success()
+    });
+    let mut said = Vec::new();
+    postgres.run("pgbench", &["-i", "-q", "-s", "1"]);
+    said.push(postgres.query("select count(*) from pgbench_accounts"));
+    said.push(postgres.bench(&["-S", "-c", "8", "-j", "2", "-t", "500"]));
+    said.push(postgres.bench(&["-c", "8", "-j", "2", "-t", "100"]));
+    said.push(postgres.bench(&["-S", "-M", "prepared", "-c", "4", "-t", "300"]));
+    said.push(postgres.bench(&["-S", "-C", "-c", "4", "-t", "20"]));
+    // Every transaction has changed one account, one teller and one branch by the same amount.
+    let sums = "select (select sum(abalance) from pgbench_accounts) = (select sum(delta) from pgbench_history),
+                       (select sum(tbalance) from pgbench_tellers) = (select sum(bbalance) from pgbench_branches),
+                       (select sum(bbalance) from pgbench_branches) = (select sum(delta) from pgbench_history),
+                       (select count(*) from pgbench_history)";
+    said.push(postgres.query(sums));
+    let text = "select md5(string_agg(md5(i::text), '' order by i)) from generate_series(1, 200000) i";
+    said.push(postgres.query(text));
+    said.push(
+        postgres
+            .query("select i, repeat(md5(i::text), 10) from generate_series(1, 5000) i")
+            .len()
+            .to_string(),
+    );
+    said.push(server.end(libc::SIGINT).to_string());
+    said.join("\n")
+}
+
+#[test]
+fn postgres_pgbench() {
+    both(true, exercise);
+}
