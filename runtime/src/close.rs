@@ -56,14 +56,15 @@ fn reset_on_close(fd: i32) {
 }
 
 pub fn withdraw_offer(socket: &Socket) {
-    if let (Some(offer), Some(session)) = (socket.offer(), session::current()) {
+    if let (Some(offer), Some(session)) = (socket.offer(), session::current())
+        && socket.take_offer(offer)
+    {
         match session.registry.progress(offer) {
             Progress::Matched(answer) => channel::refuse(&answer),
             Progress::Waiting => stats::process().bypasses_unmatched.add(1),
             Progress::Gone => {}
         }
         session.registry.withdraw(offer);
-        socket.set_offer(None);
     }
 }
 

@@ -13,9 +13,12 @@ pub fn demote(fd: i32, reason: Reason) {
     let Some(socket) = socket::at(index) else { return };
     match socket.state() {
         State::Candidate => {
-            stats::process().bypasses_option.add(1);
             crate::close::withdraw_offer(socket);
-            promote::forget_all(index, socket, fd);
+            if promote::forget_all(index, socket, fd) {
+                stats::process().bypasses_option.add(1);
+            } else if socket.state() == State::Promoted {
+                demote(fd, reason);
+            }
         }
         State::Promoted => {
             count(reason);

@@ -120,7 +120,7 @@ fn become_child() {
         return;
     }
     for (_, socket) in socket::all() {
-        socket.set_offer(None);
+        socket.forget_offer();
     }
     bell::after_fork_in_child();
     stats::after_fork_in_child();

@@ -101,6 +101,12 @@ pub fn readable(fd: i32) -> u64 {
     sys::ioctl_int(fd, SIOCINQ).unwrap_or(0).max(0) as u64
 }
 
+/// Whether the next byte to read is the urgent one (SIOCATMARK of tcp(7)): it is not counted as readable.
+pub fn at_urgent_mark(fd: i32) -> bool {
+    const SIOCATMARK: u64 = 0x8905;
+    sys::ioctl_int(fd, SIOCATMARK) == Ok(1)
+}
+
 /// A cheap clock for "has some time passed": ticks of the processor, about 0.3-0.5 ns each.
 #[inline(always)]
 pub fn ticks() -> u64 {

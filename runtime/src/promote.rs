@@ -33,7 +33,7 @@ fn attempt(index: u32, socket: &Socket, fd: i32) -> bool {
         return match session.registry.progress(offer) {
             Progress::Waiting => false,
             Progress::Matched(answer) => finish_offer(index, socket, fd, session, offer, answer),
-            Progress::Gone => give_up(socket, index, fd),
+            Progress::Gone => give_up(index, socket, fd, offer),
         };
     }
     if fork::held_elsewhere(socket) {
@@ -42,19 +42,25 @@ fn attempt(index: u32, socket: &Socket, fd: i32) -> bool {
     enter(index, socket, fd)
 }
 
-/// Nobody will ever answer: the kernel does the rest, at no further cost.
-fn give_up(socket: &Socket, index: u32, fd: i32) -> bool {
-    stats::process().bypasses_shared.add(1);
-    socket.set_offer(None);
-    forget_all(index, socket, fd);
+/// Nobody will ever answer: the kernel does the rest, at no further cost. Unless another thread has just found the
+/// answer and taken the offer away.
+fn give_up(index: u32, socket: &Socket, fd: i32, offer: OfferRef) -> bool {
+    let Some(slow) = SLOW.try_lock() else { return false };
+    if !socket.take_offer(offer) {
+        return socket.state() == State::Promoted;
+    }
+    drop(slow);
+    if forget_all(index, socket, fd) {
+        stats::process().bypasses_shared.add(1);
+    }
     false
 }
 
-/// Takes the socket out of the table: from now on a plain kernel socket.
-pub fn forget_all(index: u32, socket: &Socket, fd: i32) {
+/// Takes a candidate out of the table: from now on a plain kernel socket. False when it is none any more.
+pub fn forget_all(index: u32, socket: &Socket, fd: i32) -> bool {
     let _slow = SLOW.lock();
-    if table::socket(fd) != Some(index) || socket.state() == State::Free {
-        return;
+    if table::socket(fd) != Some(index) || socket.state() != State::Candidate {
+        return false;
     }
     if socket.references.load(Ordering::Relaxed) == 1 {
         table::take(fd);
@@ -67,6 +73,7 @@ pub fn forget_all(index: u32, socket: &Socket, fd: i32) {
         }
     }
     socket::release(index, socket);
+    true
 }
 
 fn enter(index: u32, socket: &Socket, fd: i32) -> bool {
@@ -135,7 +142,7 @@ fn meet(index: u32, socket: &Socket, fd: i32) -> Result<bool, Refusal> {
         return answer(index, socket, fd, session, channel, |answer| locked.answer(offer, answer));
     }
     let offer = locked.enter(&key, session.identity, cookie(fd)).ok_or(Refusal::Full)?;
-    socket.set_offer(Some(offer));
+    socket.set_offer(offer);
     Ok(false)
 }
 
@@ -178,7 +185,11 @@ fn finish_offer(
     }
     // Not now if somebody is at it: it may be this very thread, interrupted by a signal.
     let Some(slow) = SLOW.try_lock() else { return false };
-    if socket.offer().is_none() || table::socket(fd) != Some(index) || !quiet(socket) {
+    if table::socket(fd) != Some(index) || !quiet(socket) {
+        return false;
+    }
+    if !socket.take_offer(offer) {
+        socket.end_move(State::Candidate);
         return false;
     }
     let found = channel::of_answer(session, answer.peer, answer.channel);
@@ -186,7 +197,6 @@ fn finish_offer(
         answer.slot < channel.party.slots() && channel.open_end(answer.slot, answer.generation)
     });
     session.registry.withdraw(offer);
-    socket.set_offer(None);
     let Some(channel) = usable else {
         socket.end_move(State::Candidate);
         drop(slow);

@@ -212,8 +212,18 @@ impl Socket {
         OfferRef::from_word(self.offer.load(Ordering::Acquire))
     }
 
-    pub fn set_offer(&self, offer: Option<OfferRef>) {
-        self.offer.store(offer.map_or(0, OfferRef::to_word), Ordering::Release);
+    pub fn set_offer(&self, offer: OfferRef) {
+        self.offer.store(offer.to_word(), Ordering::Release);
+    }
+
+    /// In a forked child: the offer is the parent's.
+    pub fn forget_offer(&self) {
+        self.offer.store(0, Ordering::Release);
+    }
+
+    /// Whether the offer was still there: one of several threads gets to act on its outcome.
+    pub fn take_offer(&self, offer: OfferRef) -> bool {
+        self.offer.compare_exchange(offer.to_word(), 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }
 

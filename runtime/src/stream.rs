@@ -251,26 +251,31 @@ impl Call<'_> {
 
     /// Bytes, 0 at the end of the stream, or nothing at the moment.
     fn receive_once(&self, target: &mut Cursor, mode: Mode) -> Result<Option<usize>, i32> {
-        let mut looked = false;
+        // What the kernel side had to say, once it was asked.
+        let mut news: Option<i16> = None;
         loop {
+            if !self.still_open() {
+                return Err(libc::EBADF);
+            }
             // Before the path: see aggregator::path on why the order matters.
-            let kernel =
-                if self.still_open() { self.kernel_bytes_if_there() } else { return Err(libc::EBADF) };
+            let queued = self.kernel_bytes(news.is_some());
             match self.channel.receive(self.slot, self.generation, self.fd, target, mode) {
                 Ok(Received::Bytes(bytes)) => {
                     // Bytes from the peer: it was there a moment ago.
                     self.socket.looked.store(position::ticks(), Ordering::Relaxed);
                     return Ok(Some(bytes));
                 }
-                Ok(Received::Empty) if looked => return self.kernel_answer(target),
-                Ok(Received::Empty) => {
-                    hold::release_all();
-                    if !self.look_before_empty() {
-                        return Ok(None);
-                    }
-                    looked = true;
-                }
-                Ok(Received::Kernel(limit)) => return self.receive_in_kernel(target, kernel, limit),
+                Ok(Received::Kernel(limit)) if queued > 0 => return self.read_kernel(target, queued.min(limit)),
+                // Bytes in the kernel while nothing is announced: somebody outside Convoy sent on the peer's socket.
+                Ok(Received::Empty) if queued > 0 => return self.read_kernel(target, queued),
+                Ok(Received::Empty) if news.is_none() && !self.look_before_empty() => return Ok(None),
+                Ok(Received::Kernel(_) | Received::Empty) => match news {
+                    None => match self.look() {
+                        0 => return Ok(None),
+                        heard => news = Some(heard),
+                    },
+                    Some(news) => return self.without_bytes(target, news),
+                },
                 Err(trouble) => return Err(self.errno(trouble)),
             }
         }
@@ -282,10 +287,10 @@ impl Call<'_> {
         self.socket.generation() == self.generation && self.socket.state() == State::Promoted
     }
 
-    /// Bytes in the kernel's queue, when the stream is read from there.
+    /// Bytes in the kernel's queue, when the stream is read from there or `always`.
     #[inline]
-    fn kernel_bytes_if_there(&self) -> u64 {
-        if self.channel.own_line(self.slot).passed.load(Ordering::Relaxed) & 1 == 1 {
+    fn kernel_bytes(&self, always: bool) -> u64 {
+        if !always && self.channel.own_line(self.slot).passed.load(Ordering::Relaxed) & 1 == 1 {
             return 0;
         }
         position::readable(self.fd)
@@ -298,7 +303,7 @@ impl Call<'_> {
         }
         match self.channel.before_switch(self.slot, self.fd) {
             Some((Path::Channel, before)) if before == seen as u64 => {
-                self.read_kernel(target, usize::MAX).ok().flatten().unwrap_or(0)
+                self.read_kernel(target, u64::MAX).ok().flatten().unwrap_or(0)
             }
             Some((Path::Kernel, before)) if before == seen as u64 => {
                 self.channel.peek_queue(self.slot, target)
@@ -307,40 +312,36 @@ impl Call<'_> {
         }
     }
 
-    /// Nothing on the channel: true when the kernel side says that the stream is over.
+    /// Nothing on the channel: whether it is time to ask the kernel side.
     #[inline]
     fn look_before_empty(&self) -> bool {
-        if !self.socket.look_due() && !self.socket.hint.load(Ordering::Relaxed) {
-            return false;
+        hold::release_all();
+        self.socket.look_due() || self.socket.hint.load(Ordering::Relaxed)
+    }
+
+    /// The end of the stream or an error, if `news` say so; otherwise nothing. No byte is taken that may have come
+    /// since the path was looked at, because it may belong behind the channel's; but a byte at the urgent mark,
+    /// which the count leaves out, stands before all others (and its sender stays on the kernel).
+    fn without_bytes(&self, target: &mut Cursor, news: i16) -> Result<Option<usize>, i32> {
+        if news & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR | libc::POLLIN) == 0 {
+            return Ok(None);
         }
-        let news = self.look();
-        news & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR | libc::POLLIN) != 0
-    }
-
-    /// The kernel side has something to say and the channel is empty: end of stream, an error, or bytes that
-    /// somebody outside Convoy sent on the peer's socket.
-    fn kernel_answer(&self, target: &mut Cursor) -> Result<Option<usize>, i32> {
-        self.read_kernel(target, usize::MAX)
-    }
-
-    fn receive_in_kernel(&self, target: &mut Cursor, queued: u64, limit: u64) -> Result<Option<usize>, i32> {
-        let mut most = queued.min(limit);
-        if most == 0 {
-            // The end of the stream, an error, or an urgent byte, which the count leaves out.
-            if self.look() == 0 {
-                return Ok(None);
-            }
-            match self.channel.receive_path(self.slot, self.fd) {
-                Ok(Path::Kernel) => most = position::readable(self.fd).min(limit).max(1),
-                _ => return Ok(None),
-            }
+        if position::at_urgent_mark(self.fd) {
+            return self.read_kernel(target, 1);
         }
-        self.read_kernel(target, most.min(usize::MAX as u64) as usize)
+        let mut byte = 0u8;
+        let part = iov::single(&raw mut byte, 1);
+        // SAFETY: one writable byte.
+        match unsafe { sys::recvmsg(self.fd, &part, 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) } {
+            Ok(0) if news & (libc::POLLRDHUP | libc::POLLHUP) != 0 => Ok(Some(0)),
+            Ok(_) | Err(libc::EAGAIN) => Ok(None),
+            Err(errno) => Err(errno),
+        }
     }
 
-    fn read_kernel(&self, target: &mut Cursor, most: usize) -> Result<Option<usize>, i32> {
+    fn read_kernel(&self, target: &mut Cursor, most: u64) -> Result<Option<usize>, i32> {
         let mut parts = [EMPTY; PARTS];
-        let count = target.rest(most, &mut parts);
+        let count = target.rest(most.min(usize::MAX as u64) as usize, &mut parts);
         let flags = (self.flags | libc::MSG_DONTWAIT) & !libc::MSG_WAITALL;
         // SAFETY: the parts are the rest of the program's buffers.
         match unsafe { sys::recvmsg(self.fd, parts.as_ptr(), count, flags) } {

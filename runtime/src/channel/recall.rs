@@ -55,6 +55,8 @@ impl Channel {
         let mut bytes = Vec::new();
         let mut piece = [0u8; PIECE];
         loop {
+            // Before the path: see aggregator::path on why the order matters.
+            let queued = position::readable(fd);
             let part = iov::single(piece.as_mut_ptr(), PIECE);
             // SAFETY: one part that lives long enough.
             let mut target = unsafe { Cursor::new(&part, 1, true) }.ok()?;
@@ -63,7 +65,7 @@ impl Channel {
                 Received::Empty => return Some(bytes),
                 Received::Kernel(u64::MAX) if bytes.is_empty() => return Some(bytes),
                 Received::Kernel(limit) => {
-                    let most = PIECE.min(limit.min(PIECE as u64) as usize);
+                    let most = limit.min(queued).min(PIECE as u64) as usize;
                     let part = iov::single(piece.as_mut_ptr(), most);
                     // SAFETY: the piece is writable.
                     let count = unsafe { sys::recvmsg(fd, &part, 1, libc::MSG_DONTWAIT) }.unwrap_or(0);
