@@ -6,6 +6,7 @@ use crate::wait::readiness;
 use crate::{socket, stats};
 
 const ALWAYS: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
+const OVER: u32 = ALWAYS | libc::EPOLLRDHUP as u32;
 
 impl State {
     /// Something has changed for a promoted stream; `room` when it may be writable again.
@@ -86,15 +87,16 @@ impl State {
         if !item.present || !item.armed || item.socket == KERNEL {
             return (0, false);
         }
-        let Some(socket) = socket::at(item.socket) else {
+        let (events, index) = (item.events, item.socket);
+        let mut now = state_of(fd, index, events);
+        if events & EDGE != 0 && now & OVER != 0 && self.inner >= 0 {
+            // The lifeline's own event of this change must not report it once more.
+            self.take_inner();
+            now = state_of(fd, index, events);
+        }
+        let Some(item) = self.items.get_mut(fd as u32 as usize) else {
             return (0, false);
         };
-        let Some((channel, slot)) = socket.stream() else {
-            return (0, false);
-        };
-        let wanted = item.events & (IN_SIDE | OUT_SIDE) | ALWAYS;
-        // POLL* and EPOLL* bits are the same below 0x8000 (poll(2), epoll_ctl(2)).
-        let now = readiness(fd, socket, channel, slot, wanted as u16 as i16) as u16 as u32 & wanted;
         let report = if item.events & EDGE != 0 {
             let in_part = now & IN_SIDE != 0 && item.in_edge;
             let out_part = now & OUT_SIDE != 0 && item.out_edge;
@@ -129,4 +131,13 @@ impl State {
             ready != 0
         })
     }
+}
+
+/// What a promoted stream is ready for, of the registered `events`.
+fn state_of(fd: i32, socket: u32, events: u32) -> u32 {
+    let Some(socket) = socket::at(socket) else { return 0 };
+    let Some((channel, slot)) = socket.stream() else { return 0 };
+    let wanted = events & (IN_SIDE | OUT_SIDE) | ALWAYS;
+    // POLL* and EPOLL* bits are the same below 0x8000 (poll(2), epoll_ctl(2)).
+    readiness(fd, socket, channel, slot, wanted as u16 as i16) as u16 as u32 & wanted
 }
