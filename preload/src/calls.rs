@@ -102,6 +102,7 @@ pub(crate) fn resolve_all() {
     hooks::connect::resolve();
     hooks::wait::resolve();
     hooks::select::resolve();
+    hooks::signals::resolve();
     hooks::epoll::resolve();
     hooks::options::resolve();
     hooks::process::resolve();

@@ -8,7 +8,7 @@
 
 use crate::config::{self, settings};
 use crate::table::{self, Entry};
-use crate::{close, demote, epoll, fork, iov, options, session, socket, stream, transfer, wait};
+use crate::{close, demote, epoll, fork, inside, iov, options, session, socket, stream, transfer, wait};
 use core::ffi::{c_int, c_void};
 
 /// Outcome of a call offered to the runtime; `None` means "make the real call".
@@ -290,6 +290,25 @@ pub fn before_exit() {
 /// True in a child made by vfork (or clone with shared memory): hooks must then only make the real call.
 pub fn in_vfork_child() -> bool {
     fork::in_vfork_child()
+}
+
+/// A signal has arrived for which the program has a handler: whether that has to wait. It then comes again, and `ours`,
+/// the address of the handler that asks, returns at once; otherwise the program's handler runs now.
+///
+/// # Safety
+/// The first three are a signal handler's arguments, as the kernel gave them.
+pub unsafe fn signal_waits(
+    signal: c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut c_void,
+    ours: usize,
+) -> bool {
+    // SAFETY: the caller's promise.
+    let waits = unsafe { inside::defer(signal, info, context, ours) };
+    if !waits {
+        inside::handler_runs(signal);
+    }
+    waits
 }
 
 /// Before setuid, setreuid, setresuid, seteuid, setgid...: the registry belongs to a user.

@@ -9,7 +9,7 @@ use crate::process;
 use crate::session::{self, Session};
 use crate::shm::bell_word::BellWord;
 use crate::shm::waiters::Bells;
-use crate::{stats, sys, table};
+use crate::{inside, stats, sys, table};
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 /// A bell of this process.
@@ -20,7 +20,7 @@ pub struct Bell {
     pub fd: i32,
 }
 
-/// Bells not in use at the moment; a thread borrows one for the time of its sleep.
+/// Bells not in use at the moment.
 static POOL: Mutex<Vec<Bell>> = Mutex::new(Vec::new());
 
 impl Bell {
@@ -46,16 +46,6 @@ impl Bell {
         let _ = sys::unlink(path.as_cstr());
         sys::mkfifo(path.as_cstr(), 0o600)?;
         table::adopt(sys::open(path.as_cstr(), libc::O_RDWR | libc::O_NONBLOCK, 0)?)
-    }
-
-    /// Borrows a bell for one sleep.
-    pub fn borrow() -> Option<Self> {
-        Self::create()
-    }
-
-    /// Gives a borrowed bell back.
-    pub fn give_back(self) {
-        POOL.lock().push(self);
     }
 
     /// Counts this thread as asleep. What it looks at next is ordered after this.
@@ -93,7 +83,7 @@ impl Bell {
         });
         if let Some(session) = own {
             session.registry.bell(self.number).sleepers.store(0, Ordering::SeqCst);
-            self.give_back();
+            POOL.lock().push(self);
         } else {
             // Inherited through fork: it is the parent's.
             table::abandon(self.fd);
@@ -104,6 +94,43 @@ impl Bell {
         let _ = sys::unlink(session.bell_path(self.number).as_cstr());
         session.registry.bell(self.number).owner.store(0, Ordering::Release);
         table::abandon(self.fd);
+    }
+}
+
+/// A bell borrowed for one sleep. A thread borrows one at a time: a sleep in a signal handler shares that of the sleep
+/// it interrupts, and after a sleep that a handler has left by siglongjmp the thread keeps its bell.
+pub struct Borrowed {
+    bell: Bell,
+    shared: bool,
+}
+
+impl Borrowed {
+    /// Nothing when descriptors or numbers run out.
+    pub fn new() -> Option<Self> {
+        let own = inside::bell();
+        let noted = own.load(Ordering::Relaxed);
+        if noted != 0 {
+            let bell = Bell { number: noted as u16, fd: (noted >> 32) as i32 };
+            return Some(Self { bell, shared: true });
+        }
+        let bell = Bell::create()?;
+        own.store((bell.fd as u64) << 32 | u64::from(bell.number), Ordering::Relaxed);
+        Some(Self { bell, shared: false })
+    }
+
+    pub fn give_back(self) {
+        if !self.shared {
+            inside::bell().store(0, Ordering::Relaxed);
+            POOL.lock().push(self.bell);
+        }
+    }
+}
+
+impl core::ops::Deref for Borrowed {
+    type Target = Bell;
+
+    fn deref(&self) -> &Bell {
+        &self.bell
     }
 }
 
@@ -209,6 +236,7 @@ fn ringer(session: &Session, number: u16, owner: u64) -> Option<i32> {
 
 /// The child's bells are its own: those of the parent stay with the parent.
 pub fn after_fork_in_child() {
+    inside::bell().store(0, Ordering::Relaxed);
     free_in_child(&POOL);
     free_in_child(&OPENING);
     for bell in core::mem::take(&mut *POOL.lock()) {

@@ -6,7 +6,7 @@ use crate::registry::Progress;
 use crate::session::{self, SLOW};
 use crate::socket::{self, Socket, State};
 use crate::table::{self, Entry};
-use crate::{bell, channel, demote, epoll, fork, process, stats, sys};
+use crate::{bell, channel, demote, epoll, fork, inside, process, stats, sys};
 use core::sync::atomic::Ordering;
 
 /// Before the program's close of `fd`.
@@ -70,10 +70,11 @@ pub fn withdraw_offer(socket: &Socket) {
 
 /// Every tracked descriptor in a range is about to be closed.
 pub fn before_close_range(first: u32, last: u32) {
-    let fds: Vec<i32> = table::tracked_in(first, last)
-        .filter_map(|(fd, entry)| (entry != Entry::Private).then_some(fd))
-        .collect();
-    fds.into_iter().for_each(before_close);
+    for (fd, entry) in table::tracked_in(first, last) {
+        if entry != Entry::Private {
+            before_close(fd);
+        }
+    }
 }
 
 /// `new` refers to what `old` refers to.
@@ -164,12 +165,15 @@ pub fn before_exec() {
     }
     // exec ends the other threads: none of them may hold the registry then.
     core::mem::forget(SLOW.lock());
+    // What arrives meanwhile goes to the old image's handlers or the new image, not back into the queue.
+    inside::leave();
     stats::withdraw();
 }
 
 /// The old image goes on.
 pub fn after_failed_exec() {
     if process::own() != process::Identity::NOBODY && SLOW.is_locked() {
+        inside::enter();
         // SAFETY: taken in `before_exec` by this thread and forgotten.
         unsafe { SLOW.force_unlock() };
     }

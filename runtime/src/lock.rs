@@ -1,7 +1,7 @@
 //! A mutex that survives fork: its whole state is one word, so a child can simply free what threads it does not have
 //! were holding. Queues of parked threads, which others keep beside the lock, would name threads of the parent.
 
-use crate::sys;
+use crate::{inside, sys};
 use core::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::lock_api::{self, GuardNoSend, RawMutex};
 
@@ -26,6 +26,7 @@ unsafe impl RawMutex for Word {
     #[inline]
     fn lock(&self) {
         let mut turns = 0u32;
+        // A handler may run between two tries: it must not find the lock held by its own thread.
         while !self.try_lock() {
             turns += 1;
             if turns <= SPINS {
@@ -40,12 +41,18 @@ unsafe impl RawMutex for Word {
 
     #[inline]
     fn try_lock(&self) -> bool {
-        self.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        inside::enter();
+        let taken = self.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        if !taken {
+            inside::leave();
+        }
+        taken
     }
 
     #[inline]
     unsafe fn unlock(&self) {
         self.0.store(false, Ordering::Release);
+        inside::leave();
     }
 
     #[inline]
@@ -56,8 +63,6 @@ unsafe impl RawMutex for Word {
 
 /// In a forked child: frees a lock that a thread of the parent held; no such thread is here.
 pub fn free_in_child<T>(mutex: &Mutex<T>) {
-    if mutex.is_locked() {
-        // SAFETY: the child has one thread, which does not hold it.
-        unsafe { mutex.force_unlock() };
-    }
+    // SAFETY: nothing but the word is touched; the child has one thread, which does not hold the lock.
+    unsafe { mutex.raw() }.0.store(false, Ordering::Release);
 }

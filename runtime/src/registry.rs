@@ -14,7 +14,7 @@ pub use channels::{ChannelRecord, Found};
 pub use offers::{Answer, Key, Offer, OfferRef, Progress};
 
 use crate::process::{self, Identity};
-use crate::sys;
+use crate::{inside, sys};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"convoyR1");
@@ -82,6 +82,7 @@ impl Registry {
     /// Takes the lock; nothing when its holder does not give it up in time (a stopped process).
     pub fn lock(&self) -> Option<Locked<'_>> {
         let own = process::own();
+        inside::enter();
         for turn in 0..400u32 {
             match self.lock.compare_exchange(0, own.0, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Some(Locked(self)),
@@ -93,6 +94,7 @@ impl Registry {
                 Err(_) => sys::sleep_ns(20_000),
             }
         }
+        inside::leave();
         None
     }
 
@@ -158,6 +160,7 @@ impl Locked<'_> {
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         self.0.lock.store(0, Ordering::Release);
+        inside::leave();
     }
 }
 

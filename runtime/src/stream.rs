@@ -265,7 +265,9 @@ impl Call<'_> {
                     self.socket.looked.store(position::ticks(), Ordering::Relaxed);
                     return Ok(Some(bytes));
                 }
-                Ok(Received::Kernel(limit)) if queued > 0 => return self.read_kernel(target, queued.min(limit)),
+                Ok(Received::Kernel(limit)) if queued > 0 => {
+                    return self.read_kernel(target, queued.min(limit));
+                }
                 // Bytes in the kernel while nothing is announced: somebody outside Convoy sent on the peer's socket.
                 Ok(Received::Empty) if queued > 0 => return self.read_kernel(target, queued),
                 Ok(Received::Empty) if news.is_none() && !self.look_before_empty() => return Ok(None),

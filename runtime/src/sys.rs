@@ -23,6 +23,9 @@ macro_rules! call {
     };
 }
 
+mod signals;
+pub use signals::*;
+
 /// openat(AT_FDCWD, ...), always close-on-exec.
 pub fn open(path: &CStr, flags: c_int, mode: u32) -> Answer<c_int> {
     call!(openat, libc::AT_FDCWD, path.as_ptr(), flags | libc::O_CLOEXEC, mode).map(|fd| fd as c_int)
@@ -256,11 +259,6 @@ pub fn process_exists(pid: i32) -> bool {
     call!(kill, pid, 0) != Err(libc::ESRCH)
 }
 
-/// tgkill(pid, tid, signal): used for SIGPIPE, which belongs to the calling thread.
-pub fn signal_thread(pid: i32, tid: i32, signal: c_int) {
-    let _ = call!(tgkill, pid, tid, signal);
-}
-
 pub fn sched_yield() {
     let _ = call!(sched_yield);
 }
@@ -363,13 +361,6 @@ pub fn sleep_ns(nanoseconds: u64) {
         tv_nsec: (nanoseconds % 1_000_000_000) as i64,
     };
     let _ = call!(nanosleep, &time as *const libc::timespec, 0);
-}
-
-/// rt_sigaction of one signal: its handler (0 default, 1 ignored) and flags.
-pub fn signal_action(signal: c_int) -> (usize, u64) {
-    let mut action = [0u64; 4];
-    let _ = call!(rt_sigaction, signal, 0, action.as_mut_ptr(), KERNEL_SIGSET_BYTES);
-    (action[0] as usize, action[1])
 }
 
 /// A copy of a descriptor of another process (pidfd_open(2), pidfd_getfd(2)): needs the right to trace it.

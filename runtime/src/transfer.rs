@@ -2,6 +2,7 @@
 //! May contain `unsafe`: kernel calls on the program's offsets.
 
 use crate::api::Handled;
+use crate::inside::Heap;
 use crate::socket::{self, State};
 use crate::{iov, stream, sys, table};
 
@@ -23,7 +24,7 @@ pub unsafe fn sendfile(out: i32, input: i32, offset: *mut libc::off_t, count: us
     {
         return Some(result);
     }
-    let mut buffer = vec![0u8; BUFFER_BYTES.min(count.max(1))];
+    let mut buffer = Heap::new(|| vec![0u8; BUFFER_BYTES.min(count.max(1))]);
     let mut total = 0;
     while total < count {
         let wanted = buffer.len().min(count - total);
@@ -113,7 +114,7 @@ pub unsafe fn splice(
         return Some(Err(libc::EINVAL));
     }
     let wait = if flags & libc::SPLICE_F_NONBLOCK != 0 { libc::MSG_DONTWAIT } else { 0 };
-    let mut buffer = vec![0u8; BUFFER_BYTES.min(length.max(1))];
+    let mut buffer = Heap::new(|| vec![0u8; BUFFER_BYTES.min(length.max(1))]);
     Some(if table::socket(input).is_some() {
         // SAFETY: descriptors of the program.
         unsafe { stream_to_pipe(input, output, &mut buffer, wait) }

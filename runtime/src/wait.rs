@@ -5,8 +5,9 @@
 pub mod poll;
 pub mod spin;
 
-use crate::bell::Bell;
+use crate::bell::Borrowed;
 use crate::channel::{Channel, hold};
+use crate::inside::Interruptions;
 use crate::socket::Socket;
 use crate::{stats, sys};
 use convoy_aggregator::path::Path;
@@ -70,6 +71,7 @@ fn kernel_part(fd: i32, socket: &Socket, kernel_wanted: i16) -> i16 {
 
 /// Waits until a read of a stream may get on; EINTR, or EAGAIN after SO_RCVTIMEO, otherwise.
 pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Result<(), i32> {
+    let before = Interruptions::so_far();
     hold::release_all();
     let may_go_on = || channel.has_bytes(slot) || channel.has_frames() || !channel.usable();
     // Bytes that come through the kernel wake a sleeper, they do not end a spin.
@@ -78,20 +80,26 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
         return Ok(());
     }
     let timeout = receive_timeout(fd);
-    let Some(bell) = Bell::borrow() else {
+    let Some(bell) = Borrowed::new() else {
         // Without a bell: look again after a moment.
         sys::sleep_ns(500_000);
         return Ok(());
     };
     let waiters = &channel.own_line(slot).receive_waiters;
-    let placed = waiters.add(bell.number);
+    let placed = waiters.add_once(bell.number);
     bell.doze();
     let mut set = [
         libc::pollfd { fd, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 },
         libc::pollfd { fd: bell.fd, events: libc::POLLIN, revents: 0 },
     ];
     let limit = if placed || timeout.is_some() { timeout } else { Some(TICK) };
-    let result = if may_go_on() { Ok(1) } else { sleep(&mut set, limit) };
+    let result = if may_go_on() {
+        Ok(1)
+    } else if before.breaking_since() || timeout.is_some() && before.any_since() {
+        Err(libc::EINTR)
+    } else {
+        sleep(&mut set, limit)
+    };
     bell.wake(set[1].revents != 0);
     waiters.remove(bell.number);
     bell.give_back();
@@ -100,9 +108,8 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
     }
     match result {
         Ok(0) if placed || timeout.is_some() => Err(libc::EAGAIN),
-        Ok(_) => Ok(()),
-        Err(libc::EINTR) if timeout.is_none() && restarts() => Ok(()),
-        Err(errno) => Err(errno),
+        Err(libc::EINTR) if timeout.is_none() && goes_on(before) => Ok(()),
+        result => result.map(drop),
     }
 }
 
@@ -125,13 +132,19 @@ fn receive_timeout(fd: i32) -> Option<libc::timespec> {
     (!nothing).then_some(libc::timespec { tv_sec: value.tv_sec, tv_nsec: value.tv_usec * 1000 })
 }
 
+/// Whether an interrupted read goes on by itself (signal(7)).
+fn goes_on(before: Interruptions) -> bool {
+    if before.any_since() { !before.breaking_since() } else { all_restart() }
+}
+
 /// Whether an interrupted read goes on by itself: when every handler was installed with SA_RESTART (signal(7)).
-/// The kernel does not say which signal came; faults and the C library's own signals do not count.
-fn restarts() -> bool {
+/// For handlers that were set past libc; the kernel does not say which signal came. Faults and the C library's own
+/// signals do not count.
+fn all_restart() -> bool {
     const FAULTS: [i32; 6] =
         [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGABRT];
     (1..=64).filter(|signal| !FAULTS.contains(signal) && !matches!(signal, 32 | 33)).all(|signal| {
-        let (handler, flags) = sys::signal_action(signal);
-        handler <= 1 || flags & libc::SA_RESTART as u64 != 0
+        let action = sys::signal_action(signal);
+        action.handler <= 1 || action.flags as i32 & libc::SA_RESTART != 0
     })
 }

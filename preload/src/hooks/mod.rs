@@ -11,6 +11,7 @@ pub(crate) mod message;
 pub(crate) mod options;
 pub(crate) mod process;
 pub(crate) mod select;
+pub(crate) mod signals;
 pub(crate) mod stdio;
 mod syscall;
 mod trampoline;

@@ -1,9 +1,10 @@
 //! epoll_wait: promoted streams first, the kernel's descriptors at least every few calls, then spin, then sleep.
 
 use super::at;
-use super::instance::Instance;
+use super::instance::{Instance, State};
 use crate::api::Handled;
 use crate::channel::hold;
+use crate::inside::{Heap, Interruptions};
 use crate::table::{self, Entry};
 use crate::wait::{self, kernel_state, spin};
 use crate::{channel, stats, sys};
@@ -53,6 +54,7 @@ impl Waiter<'_> {
     fn run(&self, events: &mut [libc::epoll_event], timeout: Option<&libc::timespec>) -> Result<usize, i32> {
         let now_only = timeout.is_some_and(|time| time.tv_sec == 0 && time.tv_nsec == 0);
         let deadline = timeout.map(|time| sys::now_ns().saturating_add(wait::nanoseconds(time)));
+        let before = Interruptions::so_far();
         loop {
             // The kernel's descriptors come first when it is their turn, so that neither side starves.
             let kernel_first = self.instance.kernel_due();
@@ -72,6 +74,9 @@ impl Waiter<'_> {
             }
             if !self.instance.lock().kernel_only() && spin::until(|| self.something()) {
                 continue;
+            }
+            if before.any_since() {
+                return Err(libc::EINTR);
             }
             filled = self.sleep(events, deadline)?;
             if filled == 0 {
@@ -98,9 +103,9 @@ impl Waiter<'_> {
         if state.nested.is_empty() {
             return filled;
         }
-        let nested: Vec<i32> = state.nested.iter().map(|nested| nested.fd).collect();
+        let nested = descriptors(&state);
         drop(state);
-        let ready: Vec<bool> = nested.into_iter().map(|fd| has_ready(fd, MOST_NESTED)).collect();
+        let ready = Heap::new(|| nested.iter().map(|fd| has_ready(*fd, MOST_NESTED)).collect::<Vec<bool>>());
         filled + self.instance.lock().collect_nested(&ready, events.get_mut(filled..).unwrap_or_default())
     }
 
@@ -132,8 +137,7 @@ impl Waiter<'_> {
     }
 
     fn nested_ready(&self) -> bool {
-        let nested: Vec<i32> = self.instance.lock().nested.iter().map(|nested| nested.fd).collect();
-        nested.into_iter().any(|fd| has_ready(fd, MOST_NESTED))
+        descriptors(&self.instance.lock()).iter().any(|fd| has_ready(*fd, MOST_NESTED))
     }
 
     /// The kernel's epoll_wait; events of the inner instance are taken out and acted upon.
@@ -170,6 +174,11 @@ impl Waiter<'_> {
     }
 }
 
+/// The instances nested in one.
+fn descriptors(state: &State) -> Heap<Vec<i32>> {
+    Heap::new(|| state.nested.iter().map(|nested| nested.fd).collect())
+}
+
 /// Counts this thread among the sleepers of an instance and of those nested in it, or out again.
 fn doze(fd: i32, asleep: bool, depth: u32) {
     let Entry::Epoll(number) = table::get(fd) else { return };
@@ -180,9 +189,9 @@ fn doze(fd: i32, asleep: bool, depth: u32) {
         if asleep { bell.doze() } else { bell.wake(false) }
     }
     if depth > 0 && !state.nested.is_empty() {
-        let nested: Vec<i32> = state.nested.iter().map(|nested| nested.fd).collect();
+        let nested = descriptors(&state);
         drop(state);
-        nested.into_iter().for_each(|fd| doze(fd, asleep, depth - 1));
+        nested.iter().for_each(|fd| doze(*fd, asleep, depth - 1));
     }
 }
 
@@ -212,10 +221,10 @@ fn has_ready(fd: i32, depth: u32) -> bool {
             return true;
         }
     }
-    let nested: Vec<i32> = state.nested.iter().map(|nested| nested.fd).collect();
+    let nested = descriptors(&state);
     drop(state);
     kernel_state(fd, libc::POLLIN) & libc::POLLIN != 0
-        || depth > 0 && nested.into_iter().any(|fd| has_ready(fd, depth - 1))
+        || depth > 0 && nested.iter().any(|fd| has_ready(*fd, depth - 1))
 }
 
 /// Sorts the frames of all channels.

@@ -1,6 +1,6 @@
 //! A lock in shared memory that survives the death of its holder and notices its own thread.
 
-use crate::{process, sys};
+use crate::{inside, process, sys};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// 0 when free, otherwise the holder: process id in the upper 24 bits, a mark of the thread below.
@@ -31,9 +31,10 @@ impl SharedLock {
     #[inline]
     pub fn acquire(&self) -> Result<(), LockError> {
         let own = own_mark();
+        inside::enter();
         match self.0.compare_exchange(0, own, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => Ok(()),
-            Err(holder) => self.contend(own, holder),
+            Err(holder) => self.contend(own, holder).inspect_err(|_| inside::leave()),
         }
     }
 
@@ -41,6 +42,7 @@ impl SharedLock {
     #[inline]
     pub fn release(&self) {
         self.0.store(0, Ordering::Release);
+        inside::leave();
     }
 
     #[cold]
@@ -61,7 +63,10 @@ impl SharedLock {
             if turns < SPINS {
                 core::hint::spin_loop();
             } else {
+                // Nothing is held: a handler may run.
+                inside::leave();
                 sys::sched_yield();
+                inside::enter();
                 if turns.is_multiple_of(YIELDS_BEFORE_LOOKING)
                     && !process::pid_alive((holder >> PID_SHIFT) as i32)
                 {

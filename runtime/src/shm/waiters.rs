@@ -24,6 +24,11 @@ impl Waiters {
             .is_ok()
     }
 
+    /// Adds a bell unless it is there already: for one that a thread has borrowed, which a sleep cut short may have left.
+    pub fn add_once(&self, bell: u16) -> bool {
+        self.snapshot().any(|known| known == bell) || self.add(bell)
+    }
+
     /// Removes one occurrence of a bell, if it is there.
     pub fn remove(&self, bell: u16) {
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {

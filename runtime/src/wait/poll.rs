@@ -2,12 +2,19 @@
 
 use super::{readiness, spin};
 use crate::api::Handled;
-use crate::bell::Bell;
+use crate::bell::{Bell, Borrowed};
 use crate::channel::{Channel, hold};
+use crate::inside::{Heap, Interruptions};
 use crate::socket::{self, Socket, State};
 use crate::table::{self, Entry};
 use crate::{channel, epoll, promote, stats, sys};
 use core::sync::atomic::Ordering;
+use smallvec::SmallVec;
+
+/// Sets up to this size need no memory from the heap.
+const FEW: usize = 16;
+
+type KernelSet = SmallVec<[libc::pollfd; FEW + 1]>;
 
 /// One entry of the set that is not the kernel's alone.
 struct Member {
@@ -82,7 +89,7 @@ unsafe fn poll_again(
     unsafe { poll(set.as_mut_ptr(), set.len(), timeout, mask) }
 }
 
-fn members(set: &[libc::pollfd]) -> Vec<Member> {
+fn members(set: &[libc::pollfd]) -> Heap<SmallVec<[Member; FEW]>> {
     let member = |(index, entry): (usize, &libc::pollfd)| {
         let kind = match table::get(entry.fd) {
             Entry::Socket(number) => {
@@ -104,7 +111,7 @@ fn members(set: &[libc::pollfd]) -> Vec<Member> {
         };
         Some(Member { index, fd: entry.fd, events: entry.events, kind })
     };
-    set.iter().enumerate().filter_map(member).collect()
+    Heap::new(|| set.iter().enumerate().filter_map(member).collect())
 }
 
 struct Poll<'a> {
@@ -116,6 +123,7 @@ impl Poll<'_> {
     fn run(&self, set: &mut [libc::pollfd], timeout: Option<&libc::timespec>) -> Result<usize, i32> {
         let now_only = timeout.is_some_and(|time| time.tv_sec == 0 && time.tv_nsec == 0);
         let deadline = timeout.map(|time| sys::now_ns().saturating_add(super::nanoseconds(time)));
+        let before = Interruptions::so_far();
         loop {
             self.judge(set);
             let own = self.members.iter().any(|member| revents(set, member.index) != 0);
@@ -128,6 +136,9 @@ impl Poll<'_> {
             hold::release_all();
             if self.all_streams(set) && spin::until(|| self.something()) {
                 continue;
+            }
+            if before.any_since() {
+                return Err(libc::EINTR);
             }
             if let Some(ready) = self.sleep(set, deadline)? {
                 return Ok(ready);
@@ -174,7 +185,7 @@ impl Poll<'_> {
         unsafe { sys::ppoll(kernel_set.as_mut_ptr(), kernel_set.len(), &mut now, core::ptr::null()) }?;
         self.take_hints(&kernel_set);
         self.judge(set);
-        for (index, (entry, kernel)) in set.iter_mut().zip(&kernel_set).enumerate() {
+        for (index, (entry, kernel)) in set.iter_mut().zip(kernel_set.iter()).enumerate() {
             if !self.is_ours(index) {
                 entry.revents = kernel.revents;
             }
@@ -218,13 +229,13 @@ impl Poll<'_> {
 
     /// Sleeps; the number of ready entries when the kernel's own are among them, nothing when to judge again.
     fn sleep(&self, set: &mut [libc::pollfd], deadline: Option<u64>) -> Result<Option<usize>, i32> {
-        let bell = Bell::borrow();
+        let bell = Borrowed::new();
         let placed = bell.as_ref().is_some_and(|bell| self.place(bell));
         if let Some(bell) = &bell {
             bell.doze();
         }
         self.doze_epolls(true);
-        let mut kernel_set = self.kernel_set(set, bell.as_ref());
+        let mut kernel_set = self.kernel_set(set, bell.as_deref());
         let result = if self.something() {
             Ok(0)
         } else {
@@ -245,11 +256,11 @@ impl Poll<'_> {
     }
 
     /// The set for the kernel: streams by their lifelines, and the bell at the end.
-    fn kernel_set(&self, set: &[libc::pollfd], bell: Option<&Bell>) -> Vec<libc::pollfd> {
-        let mut kernel_set = set.to_vec();
-        for entry in &mut kernel_set {
-            entry.revents = 0;
-        }
+    fn kernel_set(&self, set: &[libc::pollfd], bell: Option<&Bell>) -> Heap<KernelSet> {
+        let fd = bell.map_or(-1, |bell| bell.fd);
+        let bell = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let asked = set.iter().map(|entry| libc::pollfd { revents: 0, ..*entry });
+        let mut kernel_set: Heap<KernelSet> = Heap::new(|| asked.chain([bell]).collect());
         for member in self.members {
             if let (Kind::Stream(socket, channel, slot), Some(entry)) =
                 (&member.kind, kernel_set.get_mut(member.index))
@@ -266,8 +277,6 @@ impl Poll<'_> {
                 entry.events = events;
             }
         }
-        let fd = bell.map_or(-1, |bell| bell.fd);
-        kernel_set.push(libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
         kernel_set
     }
 
@@ -293,8 +302,9 @@ impl Poll<'_> {
     }
 
     fn place(&self, bell: &Bell) -> bool {
-        self.readers()
-            .fold(true, |all, (channel, slot)| channel.own_line(slot).receive_waiters.add(bell.number) && all)
+        self.readers().fold(true, |all, (channel, slot)| {
+            channel.own_line(slot).receive_waiters.add_once(bell.number) && all
+        })
     }
 
     fn unplace(&self, bell: &Bell) {
