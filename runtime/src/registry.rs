@@ -38,6 +38,10 @@ pub struct Registry {
     /// Places of threads of this user that spin at this moment: identity of their process, 0 = free. Claimed by
     /// compare-and-swap; a place of a dead process may be taken over.
     spinners: [AtomicU64; MOST_SPINNERS],
+    /// Processors that any process of this user has been allowed to use (a bit each), and how many those are. Added to
+    /// by every process that joins; bits of processes that are gone do no harm.
+    cpus: [AtomicU64; sys::CPU_WORDS],
+    cpu_count: AtomicU64,
     bells: [BellRecord; BELLS],
     offers: [Offer; OFFERS],
     channels: [ChannelRecord; CHANNELS],
@@ -98,10 +102,22 @@ impl Registry {
         None
     }
 
-    /// Takes one of `cpus` places to spin; nothing when so many threads spin already.
+    /// Adds the processors this process may use.
+    pub fn add_cpus(&self, mask: &[u64; sys::CPU_WORDS]) {
+        let merged = self.cpus.iter().zip(mask).map(|(known, own)| known.fetch_or(*own, Ordering::Relaxed) | own);
+        self.cpu_count.store(merged.map(|word| u64::from(word.count_ones())).sum(), Ordering::Relaxed);
+    }
+
+    /// How many processors there are for the processes that meet here.
     #[inline]
-    pub fn begin_spin(&self, owner: Identity, cpus: usize) -> Option<&AtomicU64> {
-        let places = self.spinners.get(..cpus.min(MOST_SPINNERS))?;
+    pub fn cpus(&self) -> usize {
+        self.cpu_count.load(Ordering::Relaxed) as usize
+    }
+
+    /// Takes a place to spin; nothing when as many threads spin already as there are processors.
+    #[inline]
+    pub fn begin_spin(&self, owner: Identity) -> Option<&AtomicU64> {
+        let places = self.spinners.get(..self.cpus().min(MOST_SPINNERS))?;
         let claim = |place: &&AtomicU64| {
             place.load(Ordering::Relaxed) == 0
                 && place.compare_exchange(0, owner.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()

@@ -84,7 +84,9 @@ fn open() -> sys::Answer<Session> {
             format_args!("counters cannot be read from outside (errno {errno})"),
         );
     }
-    Ok(Session { registry: registry?, identity, prefix })
+    let registry = registry?;
+    registry.add_cpus(&sys::usable_cpus());
+    Ok(Session { registry, identity, prefix })
 }
 
 /// The user's directory, made and checked: owned by this user, closed to others; then the scope, so that

@@ -270,16 +270,14 @@ pub fn current_cpu() -> u32 {
     cpu
 }
 
-/// How many processors this process may use.
-pub fn usable_cpus() -> usize {
-    let mut mask = [0u64; 16];
-    match call!(sched_getaffinity, 0, size_of_val(&mask), mask.as_mut_ptr()) {
-        Ok(bytes) => {
-            let words = mask.iter().take(bytes / 8);
-            (words.map(|word| word.count_ones() as usize).sum::<usize>()).max(1)
-        }
-        Err(_) => 1,
-    }
+/// Words of a set of processors: 1024, as in cpu_set_t(3).
+pub const CPU_WORDS: usize = 16;
+
+/// The processors this thread may use, a bit each; none when there are too many for the set.
+pub fn usable_cpus() -> [u64; CPU_WORDS] {
+    let mut mask = [0u64; CPU_WORDS];
+    let _ = call!(sched_getaffinity, 0, size_of_val(&mask), mask.as_mut_ptr());
+    mask
 }
 
 /// futex(FUTEX_WAIT), process-shared; returns when woken, when `*word != expected`, or after `timeout`.

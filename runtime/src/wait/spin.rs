@@ -4,7 +4,7 @@
 
 use crate::config::{Spin, settings};
 use crate::{position, session, stats, sys};
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Longest spin in automatic mode.
 const AUTO_US: u64 = 50;
@@ -17,8 +17,6 @@ const YIELD_US: u64 = 3;
 
 /// When this process last found what it waited for, in ticks. Written by any thread, a hint.
 static LAST_FOUND: AtomicU64 = AtomicU64::new(0);
-/// Processors this process may use; 0 = not asked yet.
-static CPUS: AtomicUsize = AtomicUsize::new(0);
 /// Ticks of [`position::ticks`] per microsecond; 0 = not measured yet.
 static TICKS_PER_US: AtomicU64 = AtomicU64::new(0);
 
@@ -55,7 +53,7 @@ fn spin(budget: u64, ready: &mut dyn FnMut() -> bool) -> bool {
     let Some(session) = session::current() else {
         return false;
     };
-    let Some(place) = session.registry.begin_spin(session.identity, cpus()) else {
+    let Some(place) = session.registry.begin_spin(session.identity) else {
         return crowded(session, ready);
     };
     stats::process().spins.add(1);
@@ -112,15 +110,9 @@ fn budget() -> u64 {
     }
 }
 
+/// Processors for all processes that meet: one that is bound to a single one may well wait for another elsewhere.
 fn cpus() -> usize {
-    match CPUS.load(Ordering::Relaxed) {
-        0 => {
-            let count = sys::usable_cpus();
-            CPUS.store(count, Ordering::Relaxed);
-            count
-        }
-        known => known,
-    }
+    session::current().map_or(0, |session| session.registry.cpus())
 }
 
 /// Measured once, over about 20 us.
