@@ -104,7 +104,8 @@ impl Registry {
 
     /// Adds the processors this process may use.
     pub fn add_cpus(&self, mask: &[u64; sys::CPU_WORDS]) {
-        let merged = self.cpus.iter().zip(mask).map(|(known, own)| known.fetch_or(*own, Ordering::Relaxed) | own);
+        let merged =
+            self.cpus.iter().zip(mask).map(|(known, own)| known.fetch_or(*own, Ordering::Relaxed) | own);
         self.cpu_count.store(merged.map(|word| u64::from(word.count_ones())).sum(), Ordering::Relaxed);
     }
 

@@ -110,6 +110,7 @@ counters! {
         doorbells_rung: "doorbells rung for a sleeping receiver",
         spins: "times a thread span before going to sleep",
         spin_hits: "spins during which something arrived",
+        spin_pauses: "times spinning was given up for a while, because the processor was wanted or nothing came",
         yields: "times a thread gave its processor away instead of spinning",
         kernel_sends: "send calls of tracked connections that went to the kernel",
         kernel_receives: "receive calls of tracked connections that went to the kernel",

@@ -1,10 +1,10 @@
 //! How long to look before sleeping. A wake-up costs tens of microseconds, a look a fraction of one: so a thread
 //! that has recently received something looks for a while, others sleep at once, and nobody spins when more
-//! threads would spin than there are processors.
+//! threads would spin than there are processors, when others want the processor, or when it is always in vain.
 
 use crate::config::{Spin, settings};
 use crate::{position, session, stats, sys};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Longest spin in automatic mode.
 const AUTO_US: u64 = 50;
@@ -15,6 +15,21 @@ const LOOKS_PER_CLOCK: u32 = 16;
 /// The processor is offered to others after this long, and again as often.
 const YIELD_US: u64 = 3;
 
+/// A gap this long between two looks means that the processor was somebody else's.
+const LOST_US: u64 = 200;
+/// Spins in vain after which there is a pause.
+const MISSES_TO_PAUSE: u32 = 8;
+const SHORTEST_PAUSE_US: u64 = 4000;
+const LONGEST_PAUSE_US: u64 = 512_000;
+/// A pause doubles unless the last one ended more than this many times its length ago.
+const CALM_PAUSES: u64 = 4;
+
+/// Until when (ticks) threads of this process do not spin, how long the last pause was, and spins in vain since the last
+/// that was not. Written by any thread; hints.
+static PAUSED_UNTIL: AtomicU64 = AtomicU64::new(0);
+static PAUSE_US: AtomicU64 = AtomicU64::new(SHORTEST_PAUSE_US);
+static BESIDE: AtomicBool = AtomicBool::new(false);
+static MISSES: AtomicU32 = AtomicU32::new(0);
 /// When this process last found what it waited for, in ticks. Written by any thread, a hint.
 static LAST_FOUND: AtomicU64 = AtomicU64::new(0);
 /// Ticks of [`position::ticks`] per microsecond; 0 = not measured yet.
@@ -37,8 +52,7 @@ pub fn until(mut ready: impl FnMut() -> bool) -> bool {
 /// Looks until `ready` for a while even without recent traffic: the other end is known to be at work.
 pub fn patiently(mut ready: impl FnMut() -> bool) -> bool {
     match settings().spin {
-        Spin::Auto if cpus() > 1 => spin(AUTO_US, &mut ready),
-        Spin::Auto => ready(),
+        Spin::Auto => spin(AUTO_US, &mut ready),
         Spin::Micros(limit) => spin(u64::from(limit), &mut ready),
     }
 }
@@ -53,66 +67,122 @@ fn spin(budget: u64, ready: &mut dyn FnMut() -> bool) -> bool {
     let Some(session) = session::current() else {
         return false;
     };
-    let Some(place) = session.registry.begin_spin(session.identity) else {
-        return crowded(session, ready);
-    };
-    stats::process().spins.add(1);
     let per_us = ticks_per_us();
     let start = position::ticks();
-    let mut next_yield = YIELD_US * per_us;
+    if paused(start) && settings().spin == Spin::Auto {
+        return false;
+    }
+    // A single processor for all who meet here: looking is in vain, giving it away is not.
+    let alone = session.registry.cpus() < 2 && settings().spin == Spin::Auto;
+    let place = if alone { None } else { session.registry.begin_spin(session.identity) };
+    let Some(place) = place else {
+        return crowded(session, start, ready);
+    };
+    stats::process().spins.add(1);
+    // Where the peer was last on this processor, it gets it at once.
+    let first = if BESIDE.load(Ordering::Relaxed) { 0 } else { YIELD_US * per_us };
+    let (mut now, mut next_yield) = (start, start + first);
+    let mut yielded = false;
     let mut looks = 0u32;
     let hit = loop {
         if ready() {
+            note_where(yielded);
             break true;
         }
-        core::hint::spin_loop();
         looks = looks.wrapping_add(1);
-        if !looks.is_multiple_of(LOOKS_PER_CLOCK) {
-            continue;
+        if first != 0 || yielded {
+            yielded = false;
+            core::hint::spin_loop();
+            if !looks.is_multiple_of(LOOKS_PER_CLOCK) {
+                continue;
+            }
         }
-        let elapsed = position::ticks().wrapping_sub(start);
-        if elapsed > budget * per_us {
+        let before = core::mem::replace(&mut now, position::ticks());
+        if now.wrapping_sub(before) > LOST_US * per_us {
+            pause_longer(now);
+            break ready();
+        }
+        if now.wrapping_sub(start) > budget * per_us {
+            missed(now);
             break false;
         }
-        if elapsed > next_yield {
+        if now > next_yield {
             sys::sched_yield();
-            next_yield = position::ticks().wrapping_sub(start) + YIELD_US * per_us;
+            yielded = true;
+            next_yield = position::ticks() + YIELD_US * per_us;
         }
     };
     place.store(0, Ordering::Relaxed);
     if hit {
         stats::process().spin_hits.add(1);
+        MISSES.store(0, Ordering::Relaxed);
         found();
     }
     hit
 }
 
+/// Something came `beside`, that is while this processor was given away: its sender runs here too.
+#[inline]
+fn note_where(beside: bool) {
+    if BESIDE.load(Ordering::Relaxed) != beside {
+        BESIDE.store(beside, Ordering::Relaxed);
+    }
+}
+
 /// As many threads spin as there are processors: let one of them, or whoever has work, run.
 #[cold]
-fn crowded(session: &session::Session, ready: &mut dyn FnMut() -> bool) -> bool {
+fn crowded(session: &session::Session, start: u64, ready: &mut dyn FnMut() -> bool) -> bool {
     if stats::process().yields.get().is_multiple_of(1024) {
         session.registry.sweep_spinners();
     }
     stats::process().yields.add(1);
     sys::sched_yield();
+    let now = position::ticks();
+    if now.wrapping_sub(start) > LOST_US * ticks_per_us() {
+        pause_longer(now);
+    }
     ready()
+}
+
+/// Whether spinning has lately cost more than it gave.
+#[inline]
+fn paused(now: u64) -> bool {
+    (PAUSED_UNTIL.load(Ordering::Relaxed).wrapping_sub(now) as i64) > 0
+}
+
+/// Somebody else was given the processor for long: a thread that sleeps is woken before such a one, a thread that spins
+/// or yields is not. Each time in a row the pause doubles.
+#[cold]
+fn pause_longer(now: u64) {
+    let per_us = ticks_per_us();
+    let ended = PAUSED_UNTIL.load(Ordering::Relaxed);
+    let last = PAUSE_US.load(Ordering::Relaxed);
+    let in_a_row = now.wrapping_sub(ended) < CALM_PAUSES * last * per_us;
+    let pause = if in_a_row { (last * 2).min(LONGEST_PAUSE_US) } else { SHORTEST_PAUSE_US };
+    PAUSE_US.store(pause, Ordering::Relaxed);
+    PAUSED_UNTIL.store(now + pause * per_us, Ordering::Relaxed);
+    stats::process().spin_pauses.add(1);
+}
+
+/// A spin was in vain. After some in a row the traffic is of a kind that comes later than a spin lasts.
+#[cold]
+fn missed(now: u64) {
+    if MISSES.fetch_add(1, Ordering::Relaxed) + 1 >= MISSES_TO_PAUSE {
+        MISSES.store(0, Ordering::Relaxed);
+        PAUSED_UNTIL.store(now + SHORTEST_PAUSE_US * ticks_per_us(), Ordering::Relaxed);
+        stats::process().spin_pauses.add(1);
+    }
 }
 
 /// Microseconds to spin now; 0 = sleep at once.
 fn budget() -> u64 {
     match settings().spin {
         Spin::Micros(limit) => u64::from(limit),
-        Spin::Auto if cpus() < 2 => 0,
         Spin::Auto => {
             let since = position::ticks().wrapping_sub(LAST_FOUND.load(Ordering::Relaxed));
             if since < RECENT_US * ticks_per_us() { AUTO_US } else { 0 }
         }
     }
-}
-
-/// Processors for all processes that meet: one that is bound to a single one may well wait for another elsewhere.
-fn cpus() -> usize {
-    session::current().map_or(0, |session| session.registry.cpus())
 }
 
 /// Measured once, over about 20 us.
