@@ -171,8 +171,9 @@ fn descriptors(findings: &mut Findings) {
 }
 
 fn processors(findings: &mut Findings) {
-    match sys::usable_cpus() {
-        1 => findings.note("processors", "1: waiting programs cannot spin, so that round trips gain less"),
+    match sys::usable_cpus().iter().map(|word| word.count_ones()).sum::<u32>() {
+        0 | 1 => findings
+            .note("processors", "1: waiting programs hand it to each other, so that round trips gain less"),
         count => findings.fine("processors", count.to_string()),
     }
 }
