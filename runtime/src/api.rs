@@ -8,7 +8,9 @@
 
 use crate::config::{self, settings};
 use crate::table::{self, Entry};
-use crate::{close, demote, epoll, fork, inside, iov, options, session, socket, stream, transfer, wait};
+use crate::{
+    bell, close, demote, epoll, fork, inside, iov, options, session, socket, stream, sys, transfer, wait,
+};
 use core::ffi::{c_int, c_void};
 
 /// Outcome of a call offered to the runtime; `None` means "make the real call".
@@ -265,9 +267,9 @@ pub fn readable_bytes(fd: c_int) -> Handled {
 pub fn before_fork() {
     fork::before();
 }
-/// In the parent afterwards (also when fork failed).
-pub fn after_fork_in_parent() {
-    fork::after_in_parent(false);
+/// In the parent afterwards; `failed` when there is no child.
+pub fn after_fork_in_parent(failed: bool) {
+    fork::after_in_parent(failed);
 }
 /// In the child afterwards.
 pub fn after_fork_in_child() {
@@ -320,6 +322,7 @@ pub fn before_identity_change() {
 pub fn start() {
     config::load();
     fork::start();
+    sys::at_thread_end(bell::at_thread_end);
 }
 
 /// What `CONVOY_IO_URING` says: false (the default) lets io_uring_setup fail with ENOSYS.

@@ -114,6 +114,7 @@ impl Borrowed {
             return Some(Self { bell, shared: true });
         }
         let bell = Bell::create()?;
+        sys::leaves();
         own.store((bell.fd as u64) << 32 | u64::from(bell.number), Ordering::Relaxed);
         Some(Self { bell, shared: false })
     }
@@ -123,6 +124,14 @@ impl Borrowed {
             inside::bell().store(0, Ordering::Relaxed);
             POOL.lock().push(self.bell);
         }
+    }
+}
+
+/// A thread ends that was cancelled, or jumped away, out of a sleep: others may have its bell.
+pub extern "C" fn at_thread_end(_: *mut core::ffi::c_void) {
+    let noted = inside::bell().swap(0, Ordering::Relaxed);
+    if noted != 0 {
+        POOL.lock().push(Bell { number: noted as u16, fd: (noted >> 32) as i32 });
     }
 }
 

@@ -83,19 +83,25 @@ fn add_holder(index: u32, socket: &Socket) {
 /// In the parent, also when fork failed.
 pub fn after_in_parent(failed: bool) {
     if failed {
-        for (_, socket) in socket::all() {
-            if socket.state() != State::Promoted && socket.holders.load(Ordering::Relaxed) != 0 {
-                let index = socket.holders.load(Ordering::Relaxed);
-                if let Some(page) = page() {
-                    page[index as usize - 1].fetch_sub(1, Ordering::AcqRel);
-                }
-            }
-        }
+        socket::all().for_each(|(_, socket)| take_child_back(socket));
     }
     flusher::go_on();
     epoll::unlock_all();
     // SAFETY: taken in `before` by this thread and forgotten.
     unsafe { SLOW.force_unlock() };
+}
+
+/// There is no child that holds the socket.
+fn take_child_back(socket: &Socket) {
+    match (socket.state(), socket.stream(), socket.holders.load(Ordering::Relaxed), page()) {
+        (State::Promoted, Some((channel, slot)), ..) => {
+            channel.party.stream(slot).holders.fetch_sub(1, Ordering::AcqRel);
+        }
+        (_, _, index @ 1.., Some(page)) => {
+            page[index as usize - 1].fetch_sub(1, Ordering::AcqRel);
+        }
+        _ => {}
+    }
 }
 
 /// In the child: its own identity, bells and counters; the parent's offers are not its own.

@@ -45,7 +45,9 @@ pub unsafe fn send(fd: i32, parts: *const libc::iovec, count: usize, flags: i32)
             State::Candidate if promote::consider(index, socket, fd) => break,
             State::Candidate => {
                 // SAFETY: the caller's promise.
-                let sent = in_kernel(socket, || unsafe { sys::sendmsg(fd, parts, count, flags) });
+                let sent = in_kernel(socket, || unsafe {
+                    sys::cancellable(|| sys::sendmsg(fd, parts, count, flags))
+                });
                 if let Some(result) = sent {
                     return Some(result.inspect(|bytes| count_kernel(true, *bytes)));
                 }
@@ -83,7 +85,9 @@ pub unsafe fn receive(fd: i32, parts: *const libc::iovec, count: usize, flags: i
             State::Candidate if unsafe { iov::is_empty(parts, count) } => return None,
             State::Candidate => {
                 // SAFETY: the caller's promise.
-                let received = in_kernel(socket, || unsafe { sys::recvmsg(fd, parts, count, flags) });
+                let received = in_kernel(socket, || unsafe {
+                    sys::cancellable(|| sys::recvmsg(fd, parts, count, flags))
+                });
                 if let Some(result) = received {
                     return Some(result.inspect(|bytes| count_kernel(false, *bytes)));
                 }
@@ -173,7 +177,7 @@ impl Call<'_> {
         let count = bytes.rest(usize::MAX, &mut parts);
         let wanted = parts.iter().take(count).map(|part| part.iov_len).sum();
         // SAFETY: the parts are the rest of the program's buffers.
-        let result = unsafe { sys::sendmsg(self.fd, parts.as_ptr(), count, self.flags) };
+        let result = unsafe { sys::cancellable(|| sys::sendmsg(self.fd, parts.as_ptr(), count, self.flags)) };
         self.channel.end_kernel_send(self.slot);
         (wanted, result.inspect(|bytes| count_kernel(true, *bytes)))
     }

@@ -23,7 +23,9 @@ macro_rules! call {
     };
 }
 
+mod cancel;
 mod signals;
+pub use cancel::*;
 pub use signals::*;
 
 /// openat(AT_FDCWD, ...), always close-on-exec.

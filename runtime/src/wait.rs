@@ -120,7 +120,7 @@ fn sleep(set: &mut [libc::pollfd], mut limit: Option<libc::timespec>) -> Result<
     stats::process().sleeps.add(1);
     let timeout = limit.as_mut().map_or(core::ptr::null_mut(), |limit| limit as *mut libc::timespec);
     // SAFETY: the set is valid, the timeout valid or null, no mask.
-    unsafe { sys::ppoll(set.as_mut_ptr(), set.len(), timeout, core::ptr::null()) }
+    unsafe { sys::cancellable(|| sys::ppoll(set.as_mut_ptr(), set.len(), timeout, core::ptr::null())) }
 }
 
 /// SO_RCVTIMEO, as the kernel keeps it.

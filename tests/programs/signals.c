@@ -1,4 +1,4 @@
-/* Signal handlers and sockets, in C because handlers leave by siglongjmp here. Usage: signals CASE.
+/* Signal handlers, thread cancellation and sockets, in C because handlers leave by siglongjmp here. Usage: signals CASE.
  * Prints what the handlers and calls did; the same natively and preloaded. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -187,9 +187,64 @@ static void interruptions(void) {
     exchange(ends, EXCHANGES);
 }
 
+/* ---- cancelled threads ---- */
+
+enum { CANCELLED = 100 };
+static volatile sig_atomic_t cleaned;
+
+static void clean(void *unused) { (void)unused; cleaned++; }
+
+static void *sleep_in_recv(void *end) {
+    char byte;
+    pthread_cleanup_push(clean, NULL);
+    recv(*(int *)end, &byte, 1, 0);
+    pthread_cleanup_pop(0);
+    return NULL;
+}
+
+static void *sleep_in_poll(void *end) {
+    struct pollfd set = { .fd = *(int *)end, .events = POLLIN };
+    pthread_cleanup_push(clean, NULL);
+    poll(&set, 1, -1);
+    pthread_cleanup_pop(0);
+    return NULL;
+}
+
+static void *sleep_in_epoll(void *end) {
+    struct epoll_event event = { .events = EPOLLIN };
+    int epoll = epoll_create1(0);
+    epoll_ctl(epoll, EPOLL_CTL_ADD, *(int *)end, &event);
+    pthread_cleanup_push(clean, NULL);
+    epoll_wait(epoll, &event, 1, -1);
+    pthread_cleanup_pop(0);
+    return NULL;
+}
+
+static void cancellation(void) {
+    void *(*const sleepers[])(void *) = { sleep_in_recv, sleep_in_poll, sleep_in_epoll };
+    for (int promoted = 0; promoted < 2; promoted++) {
+        int ends[2], ended = 0;
+        connected(ends);
+        exchange(ends, promoted ? EXCHANGES : 0);
+        for (int round = 0; round < CANCELLED; round++) {
+            pthread_t thread;
+            void *result = NULL;
+            CHECK(pthread_create(&thread, NULL, sleepers[round % 3], &ends[0]) == 0);
+            if (round % 2)
+                usleep(round * 20);
+            CHECK(pthread_cancel(thread) == 0 && pthread_join(thread, &result) == 0);
+            ended += result == PTHREAD_CANCELED;
+        }
+        exchange(ends, EXCHANGES);
+        printf("%d cancelled, ", ended);
+    }
+    printf("the streams work, cleaned up: %s\n", cleaned > CANCELLED / 2 ? "yes" : "no");
+}
+
 int main(int count, char **arguments) {
     static const struct { const char *name; void (*run)(void); } cases[] = {
         { "actions", actions }, { "jumps", jumps }, { "interruptions", interruptions },
+        { "cancellation", cancellation },
     };
     for (size_t index = 0; count > 1 && index < sizeof cases / sizeof *cases; index++)
         if (strcmp(arguments[1], cases[index].name) == 0) {

@@ -1,4 +1,5 @@
-//! Signal handlers: what the program sees of them, handlers that never return, interrupted waits. The program is in C,
+//! Signal handlers: what the program sees of them, handlers that never return, interrupted waits; cancelled
+//! threads. The program is in C,
 //! because a handler that leaves by siglongjmp is beyond what Rust allows.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -30,4 +31,9 @@ fn jumps() {
 #[test]
 fn interruptions() {
     compare("interruptions", |check| check);
+}
+
+#[test]
+fn cancellation() {
+    compare("cancellation", |check| check);
 }

@@ -25,7 +25,7 @@ pub(crate) fn fork_with(make: impl FnOnce() -> pid_t) -> pid_t {
     if child == 0 {
         api::after_fork_in_child();
     } else {
-        api::after_fork_in_parent();
+        api::after_fork_in_parent(child < 0);
     }
     child
 }
@@ -79,7 +79,7 @@ macro_rules! clone_hook {
                 let child: *mut c_void = (&raw mut child).cast();
                 api::before_fork();
                 let id = original!($name(begin_child, stack, flags, child, parent_id, tls, child_id));
-                api::after_fork_in_parent();
+                api::after_fork_in_parent(id < 0);
                 id
             }
         }

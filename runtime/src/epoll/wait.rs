@@ -153,7 +153,9 @@ impl Waiter<'_> {
         let timeout = timeout.map_or(core::ptr::null(), |time| time as *const libc::timespec);
         // SAFETY: room for the given number of events; the others are null or valid.
         let filled = unsafe {
-            sys::epoll_wait(self.epoll, events.as_mut_ptr(), events.len() as i32, timeout, self.mask)
+            let wait =
+                || sys::epoll_wait(self.epoll, events.as_mut_ptr(), events.len() as i32, timeout, self.mask);
+            sys::cancellable(wait)
         }?;
         let mut state = self.instance.lock();
         if state.kernel_only() {

@@ -243,7 +243,9 @@ impl Poll<'_> {
             let mut limit = time_left(deadline, !placed);
             let limit = limit.as_mut().map_or(core::ptr::null_mut(), |limit| limit as *mut libc::timespec);
             // SAFETY: the set is valid, the others are null or valid.
-            unsafe { sys::ppoll(kernel_set.as_mut_ptr(), kernel_set.len(), limit, self.mask) }
+            unsafe {
+                sys::cancellable(|| sys::ppoll(kernel_set.as_mut_ptr(), kernel_set.len(), limit, self.mask))
+            }
         };
         self.doze_epolls(false);
         if let Some(bell) = bell {
