@@ -6,6 +6,7 @@
 
 use crate::lock::{Mutex, free_in_child};
 use crate::process;
+use crate::registry::BELLS;
 use crate::session::{self, Session};
 use crate::shm::bell_word::BellWord;
 use crate::shm::waiters::Bells;
@@ -16,9 +17,11 @@ use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct Bell {
     pub number: u16,
-    /// Read end, to be polled.
-    pub fd: i32,
 }
+
+/// The FIFOs of this process's bells by number, -1 for none. Written by whoever makes a bell, moves its descriptor or
+/// ends it.
+static FIFOS: [AtomicI32; BELLS] = [const { AtomicI32::new(-1) }; BELLS];
 
 /// Bells not in use at the moment.
 static POOL: Mutex<Vec<Bell>> = Mutex::new(Vec::new());
@@ -33,7 +36,10 @@ impl Bell {
         let session = session::current()?;
         let number = session.registry.claim_bell(session.identity)?;
         match Self::open_fifo(session, number) {
-            Ok(fd) => Some(Self { number, fd }),
+            Ok(fd) => {
+                fifo(number).store(fd, Ordering::Release);
+                Some(Self { number })
+            }
             Err(_) => {
                 session.registry.bell(number).owner.store(0, Ordering::Release);
                 None
@@ -46,6 +52,11 @@ impl Bell {
         let _ = sys::unlink(path.as_cstr());
         sys::mkfifo(path.as_cstr(), 0o600)?;
         table::adopt(sys::open(path.as_cstr(), libc::O_RDWR | libc::O_NONBLOCK, 0)?)
+    }
+
+    /// The descriptor to be polled.
+    pub fn fd(&self) -> i32 {
+        fifo(self.number).load(Ordering::Acquire)
     }
 
     /// Counts this thread as asleep. What it looks at next is ordered after this.
@@ -72,7 +83,7 @@ impl Bell {
     fn empty(&self) {
         let mut bytes = [0u8; 64];
         // SAFETY: the buffer is writable.
-        let _ = unsafe { sys::read(self.fd, bytes.as_mut_ptr(), bytes.len()) };
+        let _ = unsafe { sys::read(self.fd(), bytes.as_mut_ptr(), bytes.len()) };
     }
 
     /// Ends the use of a kept bell. The bell itself goes on: wakers keep its FIFO open, and would ring that one
@@ -86,14 +97,18 @@ impl Bell {
             POOL.lock().push(self);
         } else {
             // Inherited through fork: it is the parent's.
-            table::abandon(self.fd);
+            self.abandon();
         }
     }
 
     fn remove(self, session: &Session) {
         let _ = sys::unlink(session.bell_path(self.number).as_cstr());
         session.registry.bell(self.number).owner.store(0, Ordering::Release);
-        table::abandon(self.fd);
+        self.abandon();
+    }
+
+    fn abandon(&self) {
+        table::abandon(fifo(self.number).swap(-1, Ordering::AcqRel));
     }
 }
 
@@ -110,12 +125,11 @@ impl Borrowed {
         let own = inside::bell();
         let noted = own.load(Ordering::Relaxed);
         if noted != 0 {
-            let bell = Bell { number: noted as u16, fd: (noted >> 32) as i32 };
-            return Some(Self { bell, shared: true });
+            return Some(Self { bell: Bell { number: noted as u16 }, shared: true });
         }
         let bell = Bell::create()?;
         sys::leaves();
-        own.store((bell.fd as u64) << 32 | u64::from(bell.number), Ordering::Relaxed);
+        own.store(u64::from(bell.number), Ordering::Relaxed);
         Some(Self { bell, shared: false })
     }
 
@@ -131,7 +145,7 @@ impl Borrowed {
 pub extern "C" fn at_thread_end(_: *mut core::ffi::c_void) {
     let noted = inside::bell().swap(0, Ordering::Relaxed);
     if noted != 0 {
-        POOL.lock().push(Bell { number: noted as u16, fd: (noted >> 32) as i32 });
+        POOL.lock().push(Bell { number: noted as u16 });
     }
 }
 
@@ -143,14 +157,17 @@ impl core::ops::Deref for Borrowed {
     }
 }
 
+fn fifo(number: u16) -> &'static AtomicI32 {
+    &FIFOS[number as usize % BELLS]
+}
+
 fn word(session: &Session, number: u16) -> BellWord<'_> {
     let record = session.registry.bell(number);
     BellWord { sleepers: &record.sleepers, rung: &record.rung }
 }
 
 /// Descriptors to ring bells of other processes, with the owner they were opened for.
-static RINGERS: [(AtomicU64, AtomicI32); crate::registry::BELLS] =
-    [const { (AtomicU64::new(0), AtomicI32::new(-1)) }; crate::registry::BELLS];
+static RINGERS: [(AtomicU64, AtomicI32); BELLS] = [const { (AtomicU64::new(0), AtomicI32::new(-1)) }; BELLS];
 /// Guards opening and closing of ringers.
 static OPENING: Mutex<()> = Mutex::new(());
 
@@ -249,7 +266,7 @@ pub fn after_fork_in_child() {
     free_in_child(&POOL);
     free_in_child(&OPENING);
     for bell in core::mem::take(&mut *POOL.lock()) {
-        table::abandon(bell.fd);
+        bell.abandon();
     }
 }
 
@@ -264,7 +281,7 @@ pub fn at_exit() {
     }
 }
 
-/// A descriptor of this module is wanted by the program: ringers are closed and opened again when needed.
+/// A descriptor of this module is wanted by the program: ringers are closed and opened again when needed, bells move.
 pub fn moved(fd: i32) -> bool {
     let _guard = OPENING.lock();
     let ours = RINGERS.iter().find(|(_, known)| known.load(Ordering::Relaxed) == fd);
@@ -273,5 +290,14 @@ pub fn moved(fd: i32) -> bool {
         known.store(-1, Ordering::Relaxed);
         let _ = sys::close(fd);
     }
-    ours.is_some()
+    ours.is_some() || move_fifo(fd)
+}
+
+/// The FIFO stays the same, and so does whoever sleeps on it.
+fn move_fifo(fd: i32) -> bool {
+    let Some(fifo) = FIFOS.iter().find(|fifo| fifo.load(Ordering::Relaxed) == fd) else { return false };
+    let Ok(moved) = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, fd as usize + 1) else { return false };
+    table::set(moved, table::Entry::Private);
+    fifo.store(moved, Ordering::Release);
+    true
 }

@@ -90,7 +90,7 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
     bell.doze();
     let mut set = [
         libc::pollfd { fd, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 },
-        libc::pollfd { fd: bell.fd, events: libc::POLLIN, revents: 0 },
+        libc::pollfd { fd: bell.fd(), events: libc::POLLIN, revents: 0 },
     ];
     let limit = if placed || timeout.is_some() { timeout } else { Some(TICK) };
     let result = if may_go_on() {

@@ -259,7 +259,7 @@ impl Poll<'_> {
 
     /// The set for the kernel: streams by their lifelines, and the bell at the end.
     fn kernel_set(&self, set: &[libc::pollfd], bell: Option<&Bell>) -> Heap<KernelSet> {
-        let fd = bell.map_or(-1, |bell| bell.fd);
+        let fd = bell.map_or(-1, |bell| bell.fd());
         let bell = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         let asked = set.iter().map(|entry| libc::pollfd { revents: 0, ..*entry });
         let mut kernel_set: Heap<KernelSet> = Heap::new(|| asked.chain([bell]).collect());

@@ -30,7 +30,7 @@ impl State {
         };
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: BELL };
         // SAFETY: one valid event.
-        let _ = unsafe { sys::epoll_ctl(inner, libc::EPOLL_CTL_ADD, bell.fd, &mut event) };
+        let _ = unsafe { sys::epoll_ctl(inner, libc::EPOLL_CTL_ADD, bell.fd(), &mut event) };
         if let Some(session) = session::current() {
             session.registry.bell(bell.number).sleepers.store(self.sleepers, Ordering::SeqCst);
         }
@@ -73,23 +73,15 @@ impl State {
         }
     }
 
-    /// Moves the inner instance or the bell to another number.
+    /// Moves the inner instance to another number.
     pub fn move_own(&mut self, fd: i32) -> bool {
-        let own = if self.inner == fd {
-            &mut self.inner
-        } else if let Some(bell) = self.bell.as_mut().filter(|bell| bell.fd == fd) {
-            &mut bell.fd
-        } else {
+        if self.inner != fd {
             return false;
-        };
-        match sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, fd as usize + 1) {
-            Ok(moved) => {
-                table::set(moved, table::Entry::Private);
-                *own = moved;
-                true
-            }
-            Err(_) => false,
         }
+        let Ok(moved) = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, fd as usize + 1) else { return false };
+        table::set(moved, table::Entry::Private);
+        self.inner = moved;
+        true
     }
 
     /// Whether the kernel serves everything that is registered here.
