@@ -11,7 +11,7 @@ use crate::session::{self, Session};
 use crate::shm::bell_word::BellWord;
 use crate::shm::waiters::Bells;
 use crate::{inside, stats, sys, table};
-use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
 
 /// A bell of this process.
 #[derive(Debug)]
@@ -201,6 +201,7 @@ fn ring(session: &Session, number: u16) {
     stats::process().doorbells_rung.add(1);
     let owner = session.registry.bell(number).owner.load(Ordering::Relaxed);
     for _ in 0..2 {
+        let _ringing = Ringing::begin();
         let Some(fd) = ringer(session, number, owner) else {
             return ring_briefly(session, number);
         };
@@ -209,6 +210,26 @@ fn ring(session: &Session, number: u16) {
             Err(libc::EBADF) => RINGERS[number as usize % RINGERS.len()].0.store(0, Ordering::Release),
             _ => return,
         }
+    }
+}
+
+/// Threads between looking a ringer up and writing to it: its number is not given away meanwhile.
+static RINGING: AtomicU32 = AtomicU32::new(0);
+
+struct Ringing;
+
+impl Ringing {
+    fn begin() -> Self {
+        inside::enter();
+        RINGING.fetch_add(1, Ordering::SeqCst);
+        Self
+    }
+}
+
+impl Drop for Ringing {
+    fn drop(&mut self) {
+        RINGING.fetch_sub(1, Ordering::SeqCst);
+        inside::leave();
     }
 }
 
@@ -283,21 +304,49 @@ pub fn at_exit() {
 
 /// A descriptor of this module is wanted by the program: ringers are closed and opened again when needed, bells move.
 pub fn moved(fd: i32) -> bool {
+    close_ringer(fd) || move_fifo(fd)
+}
+
+fn close_ringer(fd: i32) -> bool {
     let _guard = OPENING.lock();
     let ours = RINGERS.iter().find(|(_, known)| known.load(Ordering::Relaxed) == fd);
     if let Some((owner, known)) = ours {
         owner.store(0, Ordering::Release);
-        known.store(-1, Ordering::Relaxed);
+        known.store(-1, Ordering::SeqCst);
+        await_that(|| RINGING.load(Ordering::SeqCst) == 0);
         let _ = sys::close(fd);
     }
-    ours.is_some() || move_fifo(fd)
+    ours.is_some()
 }
 
-/// The FIFO stays the same, and so does whoever sleeps on it.
+/// The FIFO stays the same. Whoever sleeps on it is woken to learn its new number: the kernel's poll looks the number up
+/// again at each of its own wake-ups.
 fn move_fifo(fd: i32) -> bool {
-    let Some(fifo) = FIFOS.iter().find(|fifo| fifo.load(Ordering::Relaxed) == fd) else { return false };
+    let Some((number, fifo)) = FIFOS.iter().enumerate().find(|(_, fifo)| fifo.load(Ordering::Relaxed) == fd)
+    else {
+        return false;
+    };
     let Ok(moved) = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, fd as usize + 1) else { return false };
     table::set(moved, table::Entry::Private);
-    fifo.store(moved, Ordering::Release);
+    fifo.store(moved, Ordering::SeqCst);
+    fence(Ordering::SeqCst);
+    if let Some(session) = session::current()
+        && session.registry.bell(number as u16).sleepers.load(Ordering::SeqCst) != 0
+    {
+        ring_surely(number as u16);
+        await_that(|| session.registry.bell(number as u16).rung.load(Ordering::SeqCst) == 0);
+    }
     true
+}
+
+/// Waits for something that takes other threads microseconds; not for long, should one of them be stopped.
+fn await_that(done: impl Fn() -> bool) {
+    const TURNS: u32 = 2000;
+    const NAP_NS: u64 = 50_000;
+    for _ in 0..TURNS {
+        if done() {
+            break;
+        }
+        sys::sleep_ns(NAP_NS);
+    }
 }

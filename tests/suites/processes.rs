@@ -95,6 +95,7 @@ mod copies {
             dup_onto_a_stream,
             dup_swap,
             dup_high,
+            dup_over_a_range,
             dup_as_standard_output,
             copies_share_state,
             pass_before_traffic,

@@ -110,6 +110,44 @@ pub(crate) fn dup_high(case: &mut Case) {
     check(&mut link, "still there");
 }
 
+/// Numbers that a library below the program may have taken for itself, while a thread sleeps in recv and afterwards.
+pub(crate) fn dup_over_a_range(case: &mut Case) {
+    let mut link = case.link();
+    let (first, range) = (link.fd, 3990..4100);
+    let mut good = true;
+    for _ in 0..20 {
+        link.start("pong 3 20");
+        link.ping(3, 20);
+        link.finish();
+        std::thread::scope(|scope| {
+            let (tell, told) = std::sync::mpsc::channel();
+            let stream = &mut link.stream;
+            let asleep = scope.spawn(move || {
+                // SAFETY: no memory is involved.
+                tell.send(unsafe { libc::gettid() }).unwrap();
+                stream.recv_with(10, libc::MSG_WAITALL)
+            });
+            await_sleep(told.recv().unwrap());
+            for target in range.clone() {
+                good &= sys::dup2(first, target) == Ok(usize::try_from(target).unwrap());
+            }
+            case.puppet().ask("0 send 10");
+            good &= asleep.join().unwrap() == Ok(10);
+        });
+        range.clone().for_each(|target| good &= sys::close(target) == Ok(0));
+    }
+    say!("all numbers: {good}");
+    check(&mut link, "still there");
+}
+
+/// Waits until a thread of this process sleeps in the kernel.
+fn await_sleep(thread: i32) {
+    let path = format!("/proc/self/task/{thread}/stat");
+    while std::fs::read_to_string(&path).is_ok_and(|stat| !stat.contains(") S")) {
+        std::thread::yield_now();
+    }
+}
+
 /// A process that puts a stream in the place of its standard descriptors and back again.
 pub(crate) fn dup_as_standard_output(case: &mut Case) {
     let mut link = case.link();

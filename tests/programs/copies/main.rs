@@ -25,6 +25,7 @@ fn main() {
         ("dup_onto_a_stream", dups::dup_onto_a_stream),
         ("dup_swap", dups::dup_swap),
         ("dup_high", dups::dup_high),
+        ("dup_over_a_range", dups::dup_over_a_range),
         ("dup_as_standard_output", dups::dup_as_standard_output),
         ("copies_share_state", dups::copies_share_state),
         ("pass_before_traffic", |case| passing::pass(case, false)),
