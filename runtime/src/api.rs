@@ -267,9 +267,13 @@ pub fn readable_bytes(fd: c_int) -> Handled {
 pub fn before_fork() {
     fork::before();
 }
-/// In the parent afterwards; `failed` when there is no child.
-pub fn after_fork_in_parent(failed: bool) {
-    fork::after_in_parent(failed);
+/// In the parent afterwards, also when there is no child: then [`fork_failed`] is to follow.
+pub fn after_fork_in_parent() {
+    fork::after_in_parent();
+}
+/// fork gave an error.
+pub fn fork_failed() {
+    fork::failed();
 }
 /// In the child afterwards.
 pub fn after_fork_in_child() {

@@ -4,6 +4,7 @@
 //! where its wakers look (a stream's waiters) and sleeps in the kernel's poll with the FIFO in the set. When to ring
 //! and when not is in `shm::bell_word`; a ring costs one write, and only the first waker after a look pays it.
 
+use crate::inside::Section;
 use crate::lock::{Mutex, free_in_child};
 use crate::process;
 use crate::registry::BELLS;
@@ -54,6 +55,13 @@ impl Bell {
         table::adopt(sys::open(path.as_cstr(), libc::O_RDWR | libc::O_NONBLOCK, 0)?)
     }
 
+    /// Whether the bell is of this process, not its parent's.
+    pub fn is_ours(&self) -> bool {
+        session::current().is_some_and(|session| {
+            session.registry.bell(self.number).owner.load(Ordering::Relaxed) == session.identity.0
+        })
+    }
+
     /// The descriptor to be polled.
     pub fn fd(&self) -> i32 {
         fifo(self.number).load(Ordering::Acquire)
@@ -68,7 +76,7 @@ impl Bell {
 
     /// Ends the sleep: no ring is owed any more, rings that came are taken. `readable` when poll said so.
     pub fn wake(&self, readable: bool) {
-        if let Some(session) = session::current() {
+        if let Some(session) = session::current().filter(|_| self.is_ours()) {
             word(session, self.number).wake(readable, || self.empty());
         }
     }
@@ -81,6 +89,7 @@ impl Bell {
     }
 
     fn empty(&self) {
+        let _ringing = Ringing::begin();
         let mut bytes = [0u8; 64];
         // SAFETY: the buffer is writable.
         let _ = unsafe { sys::read(self.fd(), bytes.as_mut_ptr(), bytes.len()) };
@@ -89,10 +98,7 @@ impl Bell {
     /// Ends the use of a kept bell. The bell itself goes on: wakers keep its FIFO open, and would ring that one
     /// if this process made another under the same number.
     pub fn destroy(self) {
-        let own = session::current().filter(|session| {
-            session.registry.bell(self.number).owner.load(Ordering::Relaxed) == session.identity.0
-        });
-        if let Some(session) = own {
+        if let Some(session) = session::current().filter(|_| self.is_ours()) {
             session.registry.bell(self.number).sleepers.store(0, Ordering::SeqCst);
             POOL.lock().push(self);
         } else {
@@ -134,7 +140,14 @@ impl Borrowed {
     }
 
     pub fn give_back(self) {
-        if !self.shared {
+        if !self.is_ours() {
+            // A fork in a handler: the sleep goes on in the child, the bell is the parent's.
+            return;
+        }
+        if self.shared {
+            // The sleep below may have lost its rings to this one.
+            ring_surely(self.number);
+        } else {
             inside::bell().store(0, Ordering::Relaxed);
             POOL.lock().push(self.bell);
         }
@@ -180,6 +193,8 @@ pub fn ring_all(bells: Bells) {
 }
 
 fn ring_each(bells: Bells) {
+    // Between the promise to ring and the ring no handler may leave by a jump.
+    let _section = Section::new();
     let Some(session) = session::current() else { return };
     let own = session.identity.pid() as u32;
     for number in bells {
@@ -254,13 +269,17 @@ fn ring_briefly(session: &Session, number: u16) {
 
 /// Closes one kept descriptor; false when there is none.
 fn drop_ringer() -> bool {
-    let _guard = OPENING.lock();
-    let kept = RINGERS.iter().find(|(_, fd)| fd.load(Ordering::Relaxed) >= 0);
-    if let Some((owner, fd)) = kept {
-        owner.store(0, Ordering::Release);
-        table::abandon(fd.swap(-1, Ordering::Relaxed));
-    }
-    kept.is_some()
+    let guard = OPENING.lock();
+    let Some((owner, fd)) = RINGERS.iter().find(|(_, fd)| fd.load(Ordering::Relaxed) >= 0) else {
+        return false;
+    };
+    owner.store(0, Ordering::Release);
+    let dropped = fd.swap(-1, Ordering::SeqCst);
+    drop(guard);
+    // The caller itself is ringing.
+    await_that(|| RINGING.load(Ordering::SeqCst) <= 1);
+    table::abandon(dropped);
+    true
 }
 
 fn ringer(session: &Session, number: u16, owner: u64) -> Option<i32> {
@@ -269,12 +288,17 @@ fn ringer(session: &Session, number: u16, owner: u64) -> Option<i32> {
         return Some(fd.load(Ordering::Relaxed));
     }
     let _guard = OPENING.lock();
-    let old = fd.swap(-1, Ordering::Relaxed);
-    if old >= 0 {
-        table::abandon(old);
-    }
     // Read-write, so that a bell without a reader raises no SIGPIPE.
     let opened = sys::open(session.bell_path(number).as_cstr(), libc::O_RDWR | libc::O_NONBLOCK, 0).ok()?;
+    let old = fd.load(Ordering::Relaxed);
+    if old >= 0 {
+        // The same number: another thread may be about to write to it.
+        let moved = sys::dup3(opened, old, libc::O_CLOEXEC);
+        let _ = sys::close(opened);
+        moved.ok()?;
+        known.store(owner, Ordering::Release);
+        return Some(old);
+    }
     let opened = table::adopt(opened).ok()?;
     fd.store(opened, Ordering::Relaxed);
     known.store(owner, Ordering::Release);
@@ -308,15 +332,16 @@ pub fn moved(fd: i32) -> bool {
 }
 
 fn close_ringer(fd: i32) -> bool {
-    let _guard = OPENING.lock();
-    let ours = RINGERS.iter().find(|(_, known)| known.load(Ordering::Relaxed) == fd);
-    if let Some((owner, known)) = ours {
-        owner.store(0, Ordering::Release);
-        known.store(-1, Ordering::SeqCst);
-        await_that(|| RINGING.load(Ordering::SeqCst) == 0);
-        let _ = sys::close(fd);
-    }
-    ours.is_some()
+    let guard = OPENING.lock();
+    let Some((owner, known)) = RINGERS.iter().find(|(_, known)| known.load(Ordering::Relaxed) == fd) else {
+        return false;
+    };
+    owner.store(0, Ordering::Release);
+    known.store(-1, Ordering::SeqCst);
+    drop(guard);
+    await_that(|| RINGING.load(Ordering::SeqCst) == 0);
+    let _ = sys::close(fd);
+    true
 }
 
 /// The FIFO stays the same. Whoever sleeps on it is woken to learn its new number: the kernel's poll looks the number up
@@ -336,6 +361,7 @@ fn move_fifo(fd: i32) -> bool {
         ring_surely(number as u16);
         await_that(|| session.registry.bell(number as u16).rung.load(Ordering::SeqCst) == 0);
     }
+    await_that(|| RINGING.load(Ordering::SeqCst) == 0);
     true
 }
 

@@ -7,7 +7,7 @@ use crate::session::{self, SLOW};
 use crate::socket::{self, Socket, State};
 use crate::table::{self, Entry};
 use crate::{bell, channel, demote, epoll, fork, inside, process, stats, sys};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Before the program's close of `fd`.
 pub fn before_close(fd: i32) {
@@ -147,6 +147,9 @@ pub fn vacate(fd: i32) {
     }
 }
 
+/// [`SLOW`] is held over an exec.
+static KEPT: AtomicBool = AtomicBool::new(false);
+
 /// The image is about to be replaced: what only this image knows is withdrawn; streams that survive the exec
 /// go back to the kernel.
 pub fn before_exec() {
@@ -155,6 +158,9 @@ pub fn before_exec() {
     }
     stats::dump();
     channel::hold::release_all();
+    // No stream is promoted behind our back; and exec ends the other threads: none of them may hold the registry then.
+    core::mem::forget(SLOW.lock());
+    KEPT.store(true, Ordering::Relaxed);
     for (_, socket) in socket::all() {
         let fd = socket.fd.load(Ordering::Relaxed);
         let stays = sys::fcntl(fd, libc::F_GETFD, 0).is_ok_and(|flags| flags & libc::FD_CLOEXEC == 0);
@@ -162,9 +168,8 @@ pub fn before_exec() {
             demote::demote(fd, crate::api::Reason::Exec);
         }
         withdraw_offer(socket);
+        fork::change_holders(socket, false);
     }
-    // exec ends the other threads: none of them may hold the registry then.
-    core::mem::forget(SLOW.lock());
     // What arrives meanwhile goes to the old image's handlers or the new image, not back into the queue.
     inside::leave();
     stats::withdraw();
@@ -172,7 +177,8 @@ pub fn before_exec() {
 
 /// The old image goes on.
 pub fn after_failed_exec() {
-    if process::own() != process::Identity::NOBODY && SLOW.is_locked() {
+    if KEPT.swap(false, Ordering::Relaxed) {
+        socket::all().for_each(|(_, socket)| fork::change_holders(socket, true));
         inside::enter();
         // SAFETY: taken in `before_exec` by this thread and forgotten.
         unsafe { SLOW.force_unlock() };

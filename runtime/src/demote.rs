@@ -3,7 +3,7 @@
 use crate::api::Reason;
 use crate::config::LogLevel;
 use crate::socket::{self, State};
-use crate::{epoll, log, promote, stats, table};
+use crate::{epoll, log, promote, stats, sys, table};
 use core::sync::atomic::Ordering;
 
 /// Leaves the connection behind `fd` to the kernel: a candidate for good; of a promoted stream, what this side
@@ -37,7 +37,11 @@ pub fn demote(fd: i32, reason: Reason) {
                 epoll::readable(index + 1);
             }
         }
-        State::Moving | State::Free => {}
+        State::Moving => {
+            sys::sched_yield();
+            demote(fd, reason);
+        }
+        State::Free => {}
     }
 }
 

@@ -170,7 +170,7 @@ pub fn lock_all() {
 
 pub fn unlock_all() {
     // SAFETY: taken in `lock_all` by this thread (or the thread the child continues) and forgotten.
-    all().for_each(|(_, instance)| unsafe { instance.force_unlock() });
+    all().for_each(|(_, instance)| unsafe { instance.unlock_after_fork() });
 }
 
 /// At exit: the bells' files go.

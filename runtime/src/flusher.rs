@@ -46,7 +46,7 @@ pub fn pause() {
     core::mem::forget(WORK.lock());
 }
 
-/// After fork, in the parent.
+/// After fork, in both processes.
 pub fn go_on() {
     // SAFETY: taken in `pause` by this thread and forgotten.
     unsafe { WORK.force_unlock() };
@@ -54,10 +54,7 @@ pub fn go_on() {
 
 /// After fork, in the child, which has no such thread.
 pub fn after_fork_in_child() {
-    if WORK.is_locked() {
-        // SAFETY: its holder is a thread of the parent, or took it in `pause` and goes on as this one.
-        unsafe { WORK.force_unlock() };
-    }
+    crate::lock::free_in_child(&WORK);
     SLEEPS_UNTIL.store(u64::MAX, Ordering::Relaxed);
     RUNNING.store(0, Ordering::Release);
 }

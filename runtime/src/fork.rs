@@ -8,7 +8,7 @@
 use crate::session::{self, SLOW};
 use crate::socket::{self, Socket, State};
 use crate::{bell, channel, epoll, flusher, process, stats, sys};
-use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
 const HOLDERS: usize = 1 << 16;
 
@@ -81,31 +81,33 @@ fn add_holder(index: u32, socket: &Socket) {
 }
 
 /// In the parent, also when fork failed.
-pub fn after_in_parent(failed: bool) {
-    if failed {
-        socket::all().for_each(|(_, socket)| take_child_back(socket));
-    }
+pub fn after_in_parent() {
     flusher::go_on();
     epoll::unlock_all();
     // SAFETY: taken in `before` by this thread and forgotten.
     unsafe { SLOW.force_unlock() };
 }
 
-/// There is no child that holds the socket.
-fn take_child_back(socket: &Socket) {
-    match (socket.state(), socket.stream(), socket.holders.load(Ordering::Relaxed), page()) {
-        (State::Promoted, Some((channel, slot)), ..) => {
-            channel.party.stream(slot).holders.fetch_sub(1, Ordering::AcqRel);
-        }
-        (_, _, index @ 1.., Some(page)) => {
-            page[index as usize - 1].fetch_sub(1, Ordering::AcqRel);
-        }
-        _ => {}
-    }
+/// There is no child after all.
+pub fn failed() {
+    let _slow = SLOW.lock();
+    socket::all().for_each(|(_, socket)| change_holders(socket, false));
+}
+
+/// One process more or less holds a socket that was there before a fork.
+pub fn change_holders(socket: &Socket, more: bool) {
+    let count = match (socket.state(), socket.stream(), socket.holders.load(Ordering::Relaxed), page()) {
+        (State::Promoted, Some((channel, slot)), ..) => &channel.party.stream(slot).holders,
+        (_, _, index @ 1.., Some(page)) => &page[index as usize - 1],
+        _ => return,
+    };
+    let changed = |holders: u32| if more { holders.checked_add(1) } else { holders.checked_sub(1) };
+    let _ = count.fetch_update(Ordering::AcqRel, Ordering::Relaxed, changed);
 }
 
 /// In the child: its own identity, bells and counters; the parent's offers are not its own.
 pub fn after_in_child() {
+    flusher::go_on();
     epoll::unlock_all();
     // SAFETY: taken in `before` by the thread this one continues.
     unsafe { SLOW.force_unlock() };
@@ -152,9 +154,34 @@ static KNOWN_PID: AtomicI32 = AtomicI32::new(0);
 /// A page that a forked child sees as zeros while a vfork child sees its parent's; null when there is none.
 static MARK: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 
-/// At load.
+/// At load. fork's own handlers are used, so that handlers that others register find no lock held: those that were
+/// registered first come last before the fork, and first after it (pthread_atfork(3)).
 pub fn start() {
     KNOWN_PID.store(sys::getpid(), Ordering::Relaxed);
+    // SAFETY: functions of this library, which is never unloaded.
+    unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+}
+
+/// [`before`] was called by the thread that forks.
+static PREPARED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn prepare() {
+    if !in_vfork_child() {
+        before();
+        PREPARED.store(true, Ordering::Relaxed);
+    }
+}
+
+extern "C" fn parent() {
+    if PREPARED.swap(false, Ordering::Relaxed) {
+        after_in_parent();
+    }
+}
+
+extern "C" fn child() {
+    if PREPARED.swap(false, Ordering::Relaxed) {
+        after_in_child();
+    }
 }
 
 /// Marks this memory as this process's own; with the first socket.

@@ -54,6 +54,31 @@ pub fn leave() {
     }
 }
 
+/// A section as long as the value lives: around a lock and what has to follow its release without a handler in between,
+/// which might never return.
+pub struct Section;
+
+impl Section {
+    #[inline(always)]
+    pub fn new() -> Self {
+        enter();
+        Self
+    }
+}
+
+impl Drop for Section {
+    #[inline(always)]
+    fn drop(&mut self) {
+        leave();
+    }
+}
+
+/// Whether a signal waits for the end of this thread's section.
+#[inline]
+pub fn pending() -> bool {
+    words().deferred.load(Ordering::Relaxed) != 0
+}
+
 #[cold]
 fn let_through(words: &Words) {
     let signals = words.deferred.swap(0, Ordering::Relaxed);

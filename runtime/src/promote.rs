@@ -156,6 +156,8 @@ fn answer(
     tell: impl FnOnce(Answer),
 ) -> Result<bool, Refusal> {
     if !quiet(socket) {
+        // Not again at the very next call.
+        socket.calls.store(0, Ordering::Relaxed);
         return Err(Refusal::Later);
     }
     let Some((slot, generation)) = channel.open_slot() else {
@@ -213,7 +215,7 @@ fn quiet(socket: &Socket) -> bool {
     if !socket.begin_move() {
         return false;
     }
-    if socket.kernel_users.load(Ordering::SeqCst) != 0 {
+    if !socket.is_quiet() {
         socket.end_move(State::Candidate);
         return false;
     }

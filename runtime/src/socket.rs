@@ -37,8 +37,9 @@ pub struct Socket {
     pub fd: AtomicI32,
     /// Calls so far, while a candidate.
     pub calls: AtomicU32,
-    /// Threads inside a kernel call on it while it is a candidate.
-    pub kernel_users: AtomicU32,
+    /// Threads inside a kernel call on it while it is a candidate, in the lower half; in the upper how often the object was
+    /// used, so that a thread that was cancelled inside, or left by a jump, is forgotten with the connection.
+    kernel_users: AtomicU64,
     channel: AtomicU32,
     slot: AtomicU32,
     generation: AtomicU32,
@@ -148,7 +149,8 @@ impl Socket {
     fn reset(&self, fd: i32) {
         self.fd.store(fd, Ordering::Relaxed);
         self.references.store(1, Ordering::Relaxed);
-        // `kernel_users` stays: threads that are still inside for an earlier connection leave by themselves.
+        let uses = self.kernel_users.load(Ordering::Relaxed) >> 32;
+        self.kernel_users.store(uses.wrapping_add(1) << 32, Ordering::SeqCst);
         for word in [&self.calls, &self.holders] {
             word.store(0, Ordering::Relaxed);
         }
@@ -174,6 +176,24 @@ impl Socket {
     pub fn begin_move(&self) -> bool {
         let (from, to) = (State::Candidate as u32, State::Moving as u32);
         self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// A thread goes into a kernel call on the candidate; what to give [`Self::leave_kernel`].
+    #[inline]
+    pub fn enter_kernel(&self) -> u64 {
+        self.kernel_users.fetch_add(1, Ordering::SeqCst) >> 32
+    }
+
+    /// It has returned.
+    #[inline]
+    pub fn leave_kernel(&self, uses: u64) {
+        let leave = |users: u64| (users >> 32 == uses).then(|| users - 1);
+        let _ = self.kernel_users.fetch_update(Ordering::SeqCst, Ordering::Relaxed, leave);
+    }
+
+    /// Whether no thread is inside a kernel call.
+    pub fn is_quiet(&self) -> bool {
+        self.kernel_users.load(Ordering::SeqCst) as u32 == 0
     }
 
     /// Ends the move: back, or promoted.

@@ -107,9 +107,9 @@ pub unsafe fn receive(fd: i32, parts: *const libc::iovec, count: usize, flags: i
 
 /// A kernel call on a candidate, visible to whoever wants to promote it; nothing when that has begun meanwhile.
 pub fn in_kernel<T>(socket: &Socket, call: impl FnOnce() -> T) -> Option<T> {
-    socket.kernel_users.fetch_add(1, Ordering::SeqCst);
+    let uses = socket.enter_kernel();
     let result = (socket.state() == State::Candidate).then(call);
-    socket.kernel_users.fetch_sub(1, Ordering::SeqCst);
+    socket.leave_kernel(uses);
     result
 }
 
@@ -269,11 +269,13 @@ impl Call<'_> {
                     self.socket.looked.store(position::ticks(), Ordering::Relaxed);
                     return Ok(Some(bytes));
                 }
-                Ok(Received::Kernel(limit)) if queued > 0 => {
-                    return self.read_kernel(target, queued.min(limit));
+                Ok(Received::Kernel(_) | Received::Empty) if queued > 0 => {
+                    let read = |most| self.read_kernel(target, most);
+                    return match self.channel.read_beneath(self.slot, self.fd, read) {
+                        Ok(read) => read.unwrap_or(Ok(None)),
+                        Err(trouble) => Err(self.errno(trouble)),
+                    };
                 }
-                // Bytes in the kernel while nothing is announced: somebody outside Convoy sent on the peer's socket.
-                Ok(Received::Empty) if queued > 0 => return self.read_kernel(target, queued),
                 Ok(Received::Empty) if news.is_none() && !self.look_before_empty() => return Ok(None),
                 Ok(Received::Kernel(_) | Received::Empty) => match news {
                     None => match self.look() {

@@ -33,6 +33,10 @@ pub fn open(path: &CStr, flags: c_int, mode: u32) -> Answer<c_int> {
     call!(openat, libc::AT_FDCWD, path.as_ptr(), flags | libc::O_CLOEXEC, mode).map(|fd| fd as c_int)
 }
 
+pub fn dup3(old: c_int, new: c_int, flags: c_int) -> Answer<()> {
+    call!(dup3, old, new, flags).map(drop)
+}
+
 pub fn close(fd: c_int) -> Answer<()> {
     call!(close, fd).map(drop)
 }

@@ -97,11 +97,16 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
         Ok(1)
     } else if before.breaking_since() || timeout.is_some() && before.any_since() {
         Err(libc::EINTR)
+    } else if before.any_since() {
+        // The handler may have slept by the same bell and taken its rings.
+        Ok(1)
     } else {
         sleep(&mut set, limit)
     };
     bell.wake(set[1].revents != 0);
-    waiters.remove(bell.number);
+    if bell.is_ours() {
+        waiters.remove(bell.number);
+    }
     bell.give_back();
     if set[0].revents != 0 {
         socket.hint.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-/* Signal handlers, thread cancellation and sockets, in C because handlers leave by siglongjmp here. Usage: signals CASE.
+/* Signal handlers, thread cancellation, fork handlers and sockets, in C because handlers leave by siglongjmp here. Usage: signals CASE.
  * Prints what the handlers and calls did; the same natively and preloaded. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define CHECK(condition) \
@@ -241,10 +242,49 @@ static void cancellation(void) {
     printf("the streams work, cleaned up: %s\n", cleaned > CANCELLED / 2 ? "yes" : "no");
 }
 
+/* ---- fork handlers that use what is followed ---- */
+
+static int watched[2], watcher, handled;
+
+static void register_again(void) {
+    struct epoll_event event = { .events = EPOLLIN };
+    CHECK(epoll_ctl(watcher, EPOLL_CTL_DEL, watched[0], NULL) == 0);
+    CHECK(epoll_ctl(watcher, EPOLL_CTL_ADD, watched[0], &event) == 0);
+    handled++;
+}
+
+static void make_again(void) {
+    CHECK(close(watcher) == 0);
+    watcher = epoll_create1(0);
+    CHECK(dup2(watched[0], 100) == 100 && close(100) == 0);
+    handled++;
+}
+
+static void fork_handlers(void) {
+    struct epoll_event event = { .events = EPOLLIN };
+    watcher = epoll_create1(0);
+    connected(watched);
+    CHECK(epoll_ctl(watcher, EPOLL_CTL_ADD, watched[0], &event) == 0);
+    CHECK(pthread_atfork(register_again, register_again, make_again) == 0);
+    for (int round = 0; round < 3; round++) {
+        exchange(watched, EXCHANGES);
+        int status = 0;
+        pid_t child = fork();
+        if (child == 0) {
+            exchange(watched, 20);
+            _exit(handled == 2 * round + 2 ? 7 : 8);
+        }
+        CHECK(waitpid(child, &status, 0) == child);
+        printf("child says %d, ", WEXITSTATUS(status));
+    }
+    exchange(watched, EXCHANGES);
+    printf("handlers ran %d times\n", handled);
+}
+
 int main(int count, char **arguments) {
     static const struct { const char *name; void (*run)(void); } cases[] = {
         { "actions", actions }, { "jumps", jumps }, { "interruptions", interruptions },
-        { "cancellation", cancellation },
+        { "cancellation", cancellation }, { "fork_handlers", fork_handlers },
     };
     for (size_t index = 0; count > 1 && index < sizeof cases / sizeof *cases; index++)
         if (strcmp(arguments[1], cases[index].name) == 0) {

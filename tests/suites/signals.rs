@@ -1,5 +1,5 @@
 //! Signal handlers: what the program sees of them, handlers that never return, interrupted waits; cancelled
-//! threads. The program is in C,
+//! threads; fork handlers. The program is in C,
 //! because a handler that leaves by siglongjmp is beyond what Rust allows.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -36,4 +36,9 @@ fn interruptions() {
 #[test]
 fn cancellation() {
     compare("cancellation", |check| check);
+}
+
+#[test]
+fn fork_handlers() {
+    compare("fork_handlers", |check| check);
 }

@@ -15,7 +15,7 @@ resolve! {
     execve execv execvp execvpe execveat fexecve _exit _Exit quick_exit
 }
 
-/// Makes a child process with its own copy of memory by `make`, which returns 0 in the child.
+/// Makes a child process with its own copy of memory by `make`, which returns 0 in the child, and runs no fork handlers.
 pub(crate) fn fork_with(make: impl FnOnce() -> pid_t) -> pid_t {
     if api::in_vfork_child() {
         return make();
@@ -25,7 +25,15 @@ pub(crate) fn fork_with(make: impl FnOnce() -> pid_t) -> pid_t {
     if child == 0 {
         api::after_fork_in_child();
     } else {
-        api::after_fork_in_parent(child < 0);
+        api::after_fork_in_parent();
+    }
+    told(child)
+}
+
+/// Passes on what a fork returned.
+fn told(child: pid_t) -> pid_t {
+    if child < 0 {
+        api::fork_failed();
     }
     child
 }
@@ -33,8 +41,9 @@ pub(crate) fn fork_with(make: impl FnOnce() -> pid_t) -> pid_t {
 macro_rules! fork_hook {
     ($name:ident => $hook:ident) => {
         hook! {
+            // The runtime has registered fork handlers; only a failure is not told to them.
             unsafe fn $name() -> pid_t => $hook {
-                fork_with(|| original!($name()))
+                told(original!($name()))
             }
         }
     };
@@ -46,7 +55,7 @@ fork_hook!(__libc_fork => on_libc_fork);
 hook! {
     // Before glibc 2.34 there is no _Fork: fork does the same and more.
     unsafe fn _Fork() -> pid_t => on_bare_fork {
-        fork_with(|| if calls::exists(c"_Fork") { original!(_Fork()) } else { original!(fork()) })
+        if calls::exists(c"_Fork") { fork_with(|| original!(_Fork())) } else { told(original!(fork())) }
     }
 }
 
@@ -79,8 +88,8 @@ macro_rules! clone_hook {
                 let child: *mut c_void = (&raw mut child).cast();
                 api::before_fork();
                 let id = original!($name(begin_child, stack, flags, child, parent_id, tls, child_id));
-                api::after_fork_in_parent(id < 0);
-                id
+                api::after_fork_in_parent();
+                told(id)
             }
         }
     };

@@ -39,7 +39,12 @@ unsafe extern "C" fn ours(number: c_int, info: *mut siginfo_t, context: *mut c_v
 
 /// Whether `handler` is a function that the kernel shall call.
 fn is_function(handler: sighandler_t) -> bool {
-    !matches!(handler, SIG_DFL | SIG_IGN | SIG_ERR | SIG_HOLD)
+    !matches!(handler, SIG_DFL | SIG_IGN | SIG_ERR | SIG_HOLD) && handler != ours as *const () as usize
+}
+
+/// Where a signal's handler is kept. A vfork child has actions of its own and its parent's memory: nothing is kept there.
+fn followed(number: c_int) -> Option<&'static AtomicUsize> {
+    if api::in_vfork_child() { None } else { HANDLERS.get(number as usize) }
 }
 
 /// What the program is told instead of our own handler.
@@ -51,7 +56,7 @@ macro_rules! actions {
     ($($name:ident => $hook:ident;)*) => {
         $(hook! {
             unsafe fn $name(number: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int => $hook {
-                let Some(place) = HANDLERS.get(number as usize) else {
+                let Some(place) = followed(number) else {
                     return original!($name(number, new, old));
                 };
                 let before = place.load(Ordering::Acquire);
@@ -86,7 +91,7 @@ macro_rules! simple {
     ($($name:ident => $hook:ident;)*) => {
         $(hook! {
             unsafe fn $name(number: c_int, handler: sighandler_t) -> sighandler_t => $hook {
-                let Some(place) = HANDLERS.get(number as usize) else {
+                let Some(place) = followed(number) else {
                     return original!($name(number, handler));
                 };
                 let before = place.load(Ordering::Acquire);

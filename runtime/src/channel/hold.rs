@@ -10,6 +10,7 @@
 use super::Channel;
 use super::send::Guard;
 use crate::config::{Settings, settings};
+use crate::inside::Section;
 use crate::shm::party::{Held, LaneSending};
 use crate::shm::waiters::Bells;
 use crate::{bell, flusher, sys};
@@ -168,6 +169,7 @@ impl Channel {
         if self.held_until() == 0 {
             return;
         }
+        let _section = Section::new();
         if let Ok(guard) = self.lock_sending() {
             let due = self.release(guard.lane());
             drop(guard);

@@ -38,6 +38,10 @@ impl Channel {
         let moved = carrier.is_none_or(|carrier| {
             let moved =
                 self.take_unread(slot, generation, fd, carrier).is_some_and(|bytes| put_all(carrier, &bytes));
+            if !moved {
+                // Bytes are lost: better the end of the connection than a gap.
+                let _ = sys::shutdown(fd, libc::SHUT_RDWR);
+            }
             let _ = sys::close(carrier);
             moved
         });

@@ -6,6 +6,7 @@ use super::queue::Mode;
 use super::sort::{Direct, Step, Wakes};
 use super::{Channel, Trouble};
 use crate::config::settings;
+use crate::inside::Section;
 use crate::iov::Cursor;
 use crate::shm::lock::LockError;
 use crate::shm::party::{Batch, LaneReceiving, NONE, Receiving};
@@ -70,6 +71,7 @@ impl Channel {
         target: &mut Cursor,
         mode: Mode,
     ) -> Result<Received, Trouble> {
+        let _section = Section::new();
         let guard = self.lock_receiving()?;
         let stream = guard.stream(slot);
         if !stream.open || stream.generation != generation {
@@ -118,6 +120,34 @@ impl Channel {
             self.account(slot, guard.stream(slot), taken as u64);
         }
         Ok(Received::Bytes(taken))
+    }
+
+    /// Lets `read` take up to so many bytes from the kernel connection `fd`, if the next bytes of the stream are there: also
+    /// while the stream is on the channel, if nothing is left or announced there and somebody outside Convoy has sent on
+    /// the peer's socket. No other thread reads the stream meanwhile.
+    pub fn read_beneath<T>(
+        &self,
+        slot: u32,
+        fd: i32,
+        read: impl FnOnce(u64) -> T,
+    ) -> Result<Option<T>, Trouble> {
+        let _section = Section::new();
+        let guard = self.lock_receiving()?;
+        let mut wakes = Wakes::default();
+        // Before the path: see aggregator::path on why the order matters.
+        let queued = position::readable(fd);
+        let most = match self.path_limit(slot, fd, guard.stream(slot))? {
+            (Path::Kernel, limit) => queued.min(limit),
+            (Path::Channel, u64::MAX) => {
+                self.drain(&guard, None, &mut wakes)?;
+                if guard.stream(slot).first == NONE { queued } else { 0 }
+            }
+            (Path::Channel, _) => 0,
+        };
+        let result = (most > 0).then(|| read(most));
+        drop(guard);
+        wakes.ring();
+        Ok(result)
     }
 
     /// The path the stream is read from and how far; passes switches whose position is reached.
@@ -187,6 +217,7 @@ impl Channel {
         if !self.has_frames() || !self.usable() {
             return Ok(());
         }
+        let _section = Section::new();
         let guard = self.lock_receiving()?;
         let mut wakes = Wakes::default();
         let result = self.drain(&guard, None, &mut wakes);
@@ -198,6 +229,7 @@ impl Channel {
     /// Takes what the peer has written and holds back as well: it may never publish it, because it is dead.
     #[cold]
     pub fn reveal(&self) {
+        let _section = Section::new();
         let Ok(guard) = self.lock_receiving() else { return };
         let capacity = u64::from(self.segment.geometry.ring_bytes);
         let revealed = guard.lane().ring.reveal(&self.incoming().producer, capacity);
@@ -278,6 +310,7 @@ impl Channel {
 
     /// Drops what this side has not read of a stream that it closes; true when there was anything.
     pub(super) fn drop_unread(&self, slot: u32) -> bool {
+        let _section = Section::new();
         let Ok(guard) = self.lock_receiving() else {
             return false;
         };

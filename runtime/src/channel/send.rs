@@ -3,6 +3,7 @@
 
 use super::{Channel, Trouble, hold};
 use crate::config::settings;
+use crate::inside::Section;
 use crate::iov::Cursor;
 use crate::shm::lock::LockError;
 use crate::shm::party::{LaneSending, Sending};
@@ -82,6 +83,8 @@ impl Channel {
         if !self.usable() {
             return Err(Trouble::Broken);
         }
+        // Published and not rung must not be the end of it.
+        let _section = Section::new();
         let guard = self.lock_sending()?;
         let stream = guard.stream(slot);
         if stream.generation != generation || self.party.stream(slot).open.load(Ordering::Relaxed) == 0 {
@@ -312,6 +315,7 @@ impl Channel {
     /// What this side sends on the stream goes through the kernel from now on; wakes the receiver.
     pub fn send_through_kernel(&self, slot: u32) -> bool {
         self.publish_held();
+        let _section = Section::new();
         let Ok(guard) = self.lock_sending() else {
             return false;
         };
@@ -327,6 +331,7 @@ impl Channel {
     /// as it takes the receiver to catch up. To be followed by [`Channel::end_kernel_send`].
     pub fn begin_kernel_send(&self, slot: u32) -> Result<(), Trouble> {
         self.publish_held();
+        let _section = Section::new();
         let guard = self.lock_sending()?;
         self.switch_to_kernel(slot, guard.stream(slot));
         self.party.stream(slot).kernel_senders.fetch_add(1, Ordering::SeqCst);

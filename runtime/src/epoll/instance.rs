@@ -33,6 +33,8 @@ pub struct Instance {
     state: Mutex<State>,
     /// Sockets for which bytes have come, noted under a channel's lock; nothing else is locked meanwhile.
     inbox: Mutex<Vec<u32>>,
+    /// Both are held by a thread that forks.
+    forking: AtomicBool,
     /// The inbox is not empty.
     noted: AtomicBool,
     /// Calls so far, and when the kernel was last asked (ticks): hints.
@@ -98,6 +100,8 @@ pub struct State {
     pub nested: Vec<Nested>,
     /// Threads in the kernel's epoll_wait on this instance.
     pub sleepers: u32,
+    /// Rings or news of the inner instance were taken since the last look at the streams.
+    pub unseen: bool,
     /// A waiters word was full: sleep in short pieces.
     pub tick: bool,
     /// Data under which Convoy's own registrations stand in the program's instance: the inner instance has
@@ -118,6 +122,7 @@ impl Instance {
             ready: VecDeque::new(),
             nested: Vec::new(),
             sleepers: 0,
+            unseen: false,
             tick: false,
             mark: 0,
             promoted: 0,
@@ -126,6 +131,7 @@ impl Instance {
         Self {
             state: Mutex::new(state),
             inbox: Mutex::new(Vec::new()),
+            forking: AtomicBool::new(false),
             noted: AtomicBool::new(false),
             calls: AtomicU32::new(0),
             asked: AtomicU64::new(0),
@@ -184,6 +190,7 @@ impl Instance {
     /// Both locks, for fork.
     pub fn lock_for_fork(&self) {
         core::mem::forget((self.lock(), self.inbox.lock()));
+        self.forking.store(true, Ordering::Relaxed);
     }
 
     #[inline]
@@ -191,10 +198,15 @@ impl Instance {
         self.state.lock()
     }
 
+    /// Undoes [`Self::lock_for_fork`]; nothing for an instance that was made since.
+    ///
     /// # Safety
-    /// [`Self::lock_for_fork`] was called by this thread.
-    pub unsafe fn force_unlock(&self) {
-        // SAFETY: the caller's promise.
+    /// Called by the thread that forks, or the one that goes on in the child.
+    pub unsafe fn unlock_after_fork(&self) {
+        if !self.forking.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        // SAFETY: held by this thread, says the flag.
         unsafe {
             self.inbox.force_unlock();
             self.state.force_unlock();

@@ -70,6 +70,7 @@ impl Waiter<'_> {
                 hold::release_all();
             }
             if filled > 0 || now_only {
+                self.pass_on();
                 return Ok(filled);
             }
             if !self.instance.lock().kernel_only() && spin::until(|| self.something()) {
@@ -78,11 +79,12 @@ impl Waiter<'_> {
             if before.any_since() {
                 return Err(libc::EINTR);
             }
-            filled = self.sleep(events, deadline)?;
+            filled = self.sleep(events, deadline, before)?;
             if filled == 0 {
                 filled = self.user_side(events);
             }
             if filled > 0 || deadline.is_some_and(|deadline| sys::now_ns() >= deadline) {
+                self.pass_on();
                 return Ok(filled);
             }
         }
@@ -93,6 +95,7 @@ impl Waiter<'_> {
         if self.instance.lock().kernel_only() {
             return 0;
         }
+        self.instance.lock().unseen = false;
         sort_all();
         let mut state = self.instance.lock();
         self.instance.take_notes(&mut state);
@@ -109,6 +112,15 @@ impl Waiter<'_> {
         filled + self.instance.lock().collect_nested(&ready, events.get_mut(filled..).unwrap_or_default())
     }
 
+    /// This thread has taken rings or news of the kernel and returns without having looked at what they were about: one that
+    /// sleeps here has to look.
+    fn pass_on(&self) {
+        let state = self.instance.lock();
+        if state.unseen && state.sleepers > 0 {
+            state.wake_sleeper();
+        }
+    }
+
     /// Cheap sign that the user side has work.
     fn something(&self) -> bool {
         self.instance.has_notes() || channel::all().any(channel::Channel::has_frames) || self.state_has_work()
@@ -122,10 +134,15 @@ impl Waiter<'_> {
         !state.is_idle()
     }
 
-    fn sleep(&self, events: &mut [libc::epoll_event], deadline: Option<u64>) -> Result<usize, i32> {
+    fn sleep(
+        &self,
+        events: &mut [libc::epoll_event],
+        deadline: Option<u64>,
+        before: Interruptions,
+    ) -> Result<usize, i32> {
         doze(self.epoll, true, MOST_NESTED);
         fence(Ordering::SeqCst);
-        let result = if self.something() || self.nested_ready() {
+        let result = if self.something() || self.nested_ready() || before.any_since() {
             Ok(0)
         } else {
             stats::process().sleeps.add(1);
@@ -188,7 +205,13 @@ fn doze(fd: i32, asleep: bool, depth: u32) {
     let mut state = instance.lock();
     state.sleepers = if asleep { state.sleepers + 1 } else { state.sleepers.saturating_sub(1) };
     if let Some(bell) = &state.bell {
-        if asleep { bell.doze() } else { bell.wake(false) }
+        if asleep {
+            bell.doze()
+        } else {
+            bell.wake(false)
+        }
+        // Whoever wakes may have taken rings.
+        state.unseen |= !asleep;
     }
     if depth > 0 && !state.nested.is_empty() {
         let nested = descriptors(&state);

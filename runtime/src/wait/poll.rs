@@ -27,7 +27,7 @@ struct Member {
 enum Kind {
     Stream(&'static Socket, &'static Channel, u32),
     /// A candidate: the kernel serves it, but it must not be promoted under our feet.
-    Candidate(&'static Socket),
+    Candidate(&'static Socket, u64),
     Epoll,
 }
 
@@ -54,17 +54,12 @@ pub unsafe fn poll(
     let timeout = unsafe { timeout.as_ref() };
     let poll = Poll { members: &members, mask };
     let candidates = members.iter().filter_map(|member| match member.kind {
-        Kind::Candidate(socket) => Some(socket),
+        Kind::Candidate(socket, uses) => Some((socket, uses)),
         _ => None,
     });
-    candidates.clone().for_each(|socket| {
-        socket.kernel_users.fetch_add(1, Ordering::SeqCst);
-    });
-    let changed = candidates.clone().any(|socket| socket.state() != State::Candidate);
+    let changed = candidates.clone().any(|(socket, _)| socket.state() != State::Candidate);
     let result = if changed { Ok(None) } else { poll.run(set, timeout).map(Some) };
-    candidates.for_each(|socket| {
-        socket.kernel_users.fetch_sub(1, Ordering::SeqCst);
-    });
+    candidates.for_each(|(socket, uses)| socket.leave_kernel(uses));
     match result {
         Ok(Some(ready)) => Some(Ok(ready)),
         // A candidate was promoted meanwhile: look again with it as a stream.
@@ -103,7 +98,7 @@ fn members(set: &[libc::pollfd]) -> Heap<SmallVec<[Member; FEW]>> {
                         Kind::Stream(socket, channel, slot)
                     }
                     State::Free => return None,
-                    _ => Kind::Candidate(socket),
+                    _ => Kind::Candidate(socket, socket.enter_kernel()),
                 }
             }
             Entry::Epoll(_) => Kind::Epoll,
@@ -131,7 +126,8 @@ impl Poll<'_> {
                 if !own {
                     hold::release_all();
                 }
-                return self.with_kernel(set);
+                // A signal that only the mask lets through is delivered even where nothing is waited for.
+                return self.with_kernel(set, if own { core::ptr::null() } else { self.mask });
             }
             hold::release_all();
             if self.all_streams(set) && spin::until(|| self.something()) {
@@ -140,12 +136,12 @@ impl Poll<'_> {
             if before.any_since() {
                 return Err(libc::EINTR);
             }
-            if let Some(ready) = self.sleep(set, deadline)? {
+            if let Some(ready) = self.sleep(set, deadline, before)? {
                 return Ok(ready);
             }
             if deadline.is_some_and(|deadline| sys::now_ns() >= deadline) {
                 self.judge(set);
-                return self.with_kernel(set);
+                return self.with_kernel(set, core::ptr::null());
             }
         }
     }
@@ -169,7 +165,7 @@ impl Poll<'_> {
 
     /// Judged here, not by the kernel.
     fn is_ours(&self, index: usize) -> bool {
-        self.members.iter().any(|member| member.index == index && !matches!(member.kind, Kind::Candidate(_)))
+        self.members.iter().any(|member| member.index == index && !matches!(member.kind, Kind::Candidate(..)))
     }
 
     fn all_streams(&self, set: &[libc::pollfd]) -> bool {
@@ -178,11 +174,11 @@ impl Poll<'_> {
     }
 
     /// Adds what the kernel says at this moment: about its own descriptors, and whether streams are over.
-    fn with_kernel(&self, set: &mut [libc::pollfd]) -> Result<usize, i32> {
+    fn with_kernel(&self, set: &mut [libc::pollfd], mask: *const libc::sigset_t) -> Result<usize, i32> {
         let mut kernel_set = self.kernel_set(set, None);
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the set is valid, a timeout, no mask.
-        unsafe { sys::ppoll(kernel_set.as_mut_ptr(), kernel_set.len(), &mut now, core::ptr::null()) }?;
+        // SAFETY: the set is valid, a timeout, the mask null or valid.
+        unsafe { sys::ppoll(kernel_set.as_mut_ptr(), kernel_set.len(), &mut now, mask) }?;
         self.take_hints(&kernel_set);
         self.judge(set);
         for (index, (entry, kernel)) in set.iter_mut().zip(kernel_set.iter()).enumerate() {
@@ -204,7 +200,7 @@ impl Poll<'_> {
                         news = true;
                     }
                     Kind::Epoll => news = true,
-                    Kind::Candidate(_) => {}
+                    Kind::Candidate(..) => {}
                 }
             }
         }
@@ -223,12 +219,17 @@ impl Poll<'_> {
                 reads || !channel.usable() || writes && channel.sends_here(slot)
             }
             Kind::Epoll => epoll::ready(member.fd),
-            Kind::Candidate(_) => false,
+            Kind::Candidate(..) => false,
         }
     }
 
     /// Sleeps; the number of ready entries when the kernel's own are among them, nothing when to judge again.
-    fn sleep(&self, set: &mut [libc::pollfd], deadline: Option<u64>) -> Result<Option<usize>, i32> {
+    fn sleep(
+        &self,
+        set: &mut [libc::pollfd],
+        deadline: Option<u64>,
+        before: Interruptions,
+    ) -> Result<Option<usize>, i32> {
         let bell = Borrowed::new();
         let placed = bell.as_ref().is_some_and(|bell| self.place(bell));
         if let Some(bell) = &bell {
@@ -236,7 +237,7 @@ impl Poll<'_> {
         }
         self.doze_epolls(true);
         let mut kernel_set = self.kernel_set(set, bell.as_deref());
-        let result = if self.something() {
+        let result = if self.something() || before.any_since() {
             Ok(0)
         } else {
             stats::process().sleeps.add(1);
@@ -310,6 +311,9 @@ impl Poll<'_> {
     }
 
     fn unplace(&self, bell: &Bell) {
+        if !bell.is_ours() {
+            return;
+        }
         self.readers().for_each(|(channel, slot)| channel.own_line(slot).receive_waiters.remove(bell.number));
     }
 

@@ -3,6 +3,7 @@
 //! threads would spin than there are processors, when others want the processor, or when it is always in vain.
 
 use crate::config::{Spin, settings};
+use crate::inside::{self, Section};
 use crate::{position, session, stats, sys};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -74,6 +75,8 @@ fn spin(budget: u64, ready: &mut dyn FnMut() -> bool) -> bool {
     }
     // A single processor for all who meet here: looking is in vain, giving it away is not.
     let alone = session.registry.cpus() < 2 && settings().spin == Spin::Auto;
+    // A place must not be left by a jump; a signal ends the spin.
+    let _section = Section::new();
     let place = if alone { None } else { session.registry.begin_spin(session.identity) };
     let Some(place) = place else {
         return crowded(session, start, ready);
@@ -101,6 +104,9 @@ fn spin(budget: u64, ready: &mut dyn FnMut() -> bool) -> bool {
         if now.wrapping_sub(before) > LOST_US * per_us {
             pause_longer(now);
             break ready();
+        }
+        if inside::pending() {
+            break false;
         }
         if now.wrapping_sub(start) > budget * per_us {
             missed(now);

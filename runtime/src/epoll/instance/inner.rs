@@ -65,7 +65,7 @@ impl State {
     }
 
     /// A thread that sleeps in this instance looks again.
-    pub(super) fn wake_sleeper(&self) {
+    pub fn wake_sleeper(&self) {
         if self.sleepers > 0
             && let Some(bell) = &self.bell
         {
@@ -108,6 +108,7 @@ impl State {
         let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: room for 64 events, a timeout, no mask.
         let filled = unsafe { sys::epoll_wait(self.inner, events.as_mut_ptr(), 64, &now, core::ptr::null()) };
+        self.unseen |= filled.is_ok_and(|filled| filled > 0);
         for event in events.iter().take(filled.unwrap_or(0)) {
             let data = event.u64;
             if data == BELL {

@@ -56,7 +56,7 @@ impl State {
                 break;
             }
             let Some(fd) = self.ready.pop_front() else { break };
-            let (ready, again) = self.evaluate(fd);
+            let (ready, again) = self.evaluate(fd, true);
             if ready != 0 {
                 let data = self.items.get(fd as u32 as usize).map_or(0, |item| item.data);
                 if let Some(place) = events.get_mut(filled) {
@@ -78,8 +78,8 @@ impl State {
         filled
     }
 
-    /// What to report for a queued stream now, and whether it stays queued.
-    fn evaluate(&mut self, fd: i32) -> (u32, bool) {
+    /// What to report for a queued stream now (or, unless `reports`, what would be), and whether it stays queued.
+    fn evaluate(&mut self, fd: i32, reports: bool) -> (u32, bool) {
         let Some(item) = self.items.get_mut(fd as u32 as usize) else {
             return (0, false);
         };
@@ -89,7 +89,7 @@ impl State {
         }
         let (events, index) = (item.events, item.socket);
         let mut now = state_of(fd, index, events);
-        if events & EDGE != 0 && now & OVER != 0 && self.inner >= 0 {
+        if reports && events & EDGE != 0 && now & OVER != 0 && self.inner >= 0 {
             // The lifeline's own event of this change must not report it once more.
             self.take_inner();
             now = state_of(fd, index, events);
@@ -121,7 +121,7 @@ impl State {
             let Some(before) = self.items.get(fd as u32 as usize).copied() else {
                 return false;
             };
-            let (ready, _) = self.evaluate(fd);
+            let (ready, _) = self.evaluate(fd, false);
             if let Some(item) = self.items.get_mut(fd as u32 as usize) {
                 *item = Item { queued: false, ..before };
             }
