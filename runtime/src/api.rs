@@ -13,6 +13,8 @@ use crate::{
 };
 use core::ffi::{c_int, c_void};
 
+pub use crate::inside::Heap;
+
 /// Outcome of a call offered to the runtime; `None` means "make the real call".
 pub type Handled = Option<Result<usize, c_int>>;
 
@@ -298,23 +300,26 @@ pub fn in_vfork_child() -> bool {
     fork::in_vfork_child()
 }
 
-/// A signal has arrived for which the program has a handler: whether that has to wait. It then comes again, and `ours`,
-/// the address of the handler that asks, returns at once; otherwise the program's handler runs now.
+/// A signal has arrived for which the program has a handler, which `run` runs, unless that has to wait: then it comes
+/// again. `ours` is the address of the handler that asks.
 ///
 /// # Safety
 /// The first three are a signal handler's arguments, as the kernel gave them.
-pub unsafe fn signal_waits(
+pub unsafe fn signal(
     signal: c_int,
     info: *mut libc::siginfo_t,
     context: *mut c_void,
     ours: usize,
-) -> bool {
+    run: impl FnOnce(),
+) {
     // SAFETY: the caller's promise.
-    let waits = unsafe { inside::defer(signal, info, context, ours) };
-    if !waits {
-        inside::handler_runs(signal);
+    if unsafe { inside::defer(signal, info, context, ours) } {
+        return;
     }
-    waits
+    let frame = 0u8;
+    let before = inside::handler_begins(signal, &raw const frame as u64);
+    run();
+    inside::handler_ends(before);
 }
 
 /// Before setuid, setreuid, setresuid, seteuid, setgid...: the registry belongs to a user.

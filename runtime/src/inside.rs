@@ -25,6 +25,8 @@ struct Words {
     unused: u32,
     /// The bell that a sleep in this thread has borrowed: see `bell::Borrowed`.
     bell: AtomicU64,
+    /// Where on the stack the innermost handler of the program began, 0 for none; may be stale after a jump.
+    handler: AtomicU64,
     /// Signals put back: bit `signal - 1`.
     deferred: AtomicU64,
 }
@@ -158,13 +160,38 @@ pub unsafe fn defer(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_v
     true
 }
 
-/// A handler runs now.
-pub fn handler_runs(signal: c_int) {
+/// A stack is not larger than this, for telling a stale note of a handler from a true one.
+const STACK_BYTES: u64 = 8 << 20;
+
+/// Whether a handler of the program runs in this thread. It may have interrupted the allocator, so what allocates is
+/// not done then, where it can be left.
+pub fn in_handler() -> bool {
+    let handler = &words().handler;
+    let began = handler.load(Ordering::Relaxed);
+    if began == 0 {
+        return false;
+    }
+    let here = 0u8;
+    let runs = began.wrapping_sub(&raw const here as u64) < STACK_BYTES;
+    if !runs {
+        handler.store(0, Ordering::Relaxed);
+    }
+    runs
+}
+
+/// A handler runs now, from `frame` on the stack; what to give [`handler_ends`].
+pub fn handler_begins(signal: c_int, frame: u64) -> u64 {
     let words = words();
     words.handlers.fetch_add(1, Ordering::Relaxed);
     if sys::signal_action(signal).flags as c_int & libc::SA_RESTART == 0 {
         words.breaking.fetch_add(1, Ordering::Relaxed);
     }
+    words.handler.swap(frame, Ordering::Relaxed)
+}
+
+/// The handler has returned.
+pub fn handler_ends(before: u64) {
+    words().handler.store(before, Ordering::Relaxed);
 }
 
 /// Handlers that have run in this thread up to a moment.
@@ -204,9 +231,9 @@ core::arch::global_asm!(
     ".globl convoy_inside",
     ".hidden convoy_inside",
     ".type convoy_inside,@object",
-    ".size convoy_inside,32",
+    ".size convoy_inside,40",
     "convoy_inside:",
-    ".zero 32",
+    ".zero 40",
     ".popsection",
 );
 
@@ -237,6 +264,7 @@ fn words() -> &'static Words {
             breaking: AtomicU32::new(0),
             unused: 0,
             bell: AtomicU64::new(0),
+            handler: AtomicU64::new(0),
             deferred: AtomicU64::new(0),
         } };
     }

@@ -5,7 +5,7 @@ use crate::config::{self, settings};
 use crate::registry::{Answer, Key, OfferRef, Progress};
 use crate::session::{self, SLOW, Session};
 use crate::socket::{self, Socket, State};
-use crate::{epoll, fork, position, stats, sys, table};
+use crate::{epoll, fork, inside, position, stats, sys, table};
 use core::net::{IpAddr, Ipv6Addr};
 use core::sync::atomic::Ordering;
 
@@ -14,7 +14,10 @@ use core::sync::atomic::Ordering;
 #[inline]
 pub fn consider(index: u32, socket: &Socket, fd: i32) -> bool {
     let calls = socket.calls.fetch_add(1, Ordering::Relaxed);
-    calls >= settings().promote_after && !epoll::unsure(fd) && attempt(index, socket, fd)
+    calls >= settings().promote_after
+        && !inside::in_handler()
+        && !epoll::unsure(fd)
+        && attempt(index, socket, fd)
 }
 
 /// A one-shot registration of the socket was just armed.

@@ -13,7 +13,7 @@ use crate::position;
 use crate::registry::OfferRef;
 use crate::session::SLOW;
 use crate::table::{self, Entry};
-use crate::{stats, sys};
+use crate::{inside, stats, sys};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// Where a connection stands.
@@ -82,6 +82,9 @@ pub fn at(index: u32) -> Option<&'static Socket> {
 
 /// Begins to follow a connection behind `fd`.
 pub fn follow(fd: i32) -> Option<u32> {
+    if inside::in_handler() {
+        return None;
+    }
     let _slow = SLOW.lock();
     crate::fork::mark_memory();
     stats::process().connections_seen.add(1);
@@ -109,6 +112,11 @@ fn allocate() -> Option<u32> {
         place.store(Box::into_raw(chunk), Ordering::Release);
     }
     free.1 += 1;
+    // A close, which may be in a signal handler, finds room.
+    let (room, made) = (free.0.capacity(), free.1 as usize);
+    if room < made {
+        free.0.reserve(made);
+    }
     Some(index)
 }
 

@@ -202,7 +202,7 @@ pub(crate) fn wait(sets: &Sets, end: Option<&timespec>, mask: *const sigset_t) -
     if let Some(set) = stack.get_mut(..count) {
         return wait_over(sets, set, end, mask);
     }
-    let mut heap = Vec::with_capacity(count);
+    let mut heap = api::Heap::new(|| Vec::with_capacity(count));
     entries(sets, |entry| heap.push(entry));
     wait_over(sets, &mut heap, end, mask)
 }

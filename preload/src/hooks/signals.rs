@@ -1,5 +1,5 @@
 //! Signal handlers. The program's handler stands behind one of ours, which lets it wait while the thread is inside one
-//! of Convoy's locks (`convoy_runtime::api::signal_waits`); the program never sees ours.
+//! of Convoy's locks (`convoy_runtime::api::signal`); the program never sees ours.
 //!
 //! Only what the kernel calls is replaced: with SIG_DFL and SIG_IGN nothing changes, so a vfork child that resets
 //! its signals changes nothing of its parent's.
@@ -26,15 +26,15 @@ static HANDLERS: [AtomicUsize; SIGNALS] = [const { AtomicUsize::new(0) }; SIGNAL
 type Handler = unsafe extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
 
 unsafe extern "C" fn ours(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let run = || {
+        let handler = HANDLERS[number as usize % SIGNALS].load(Ordering::Acquire);
+        if handler > SIG_HOLD {
+            // SAFETY: the program has set this address as a handler; the kernel's calling convention is C's.
+            unsafe { core::mem::transmute::<usize, Handler>(handler)(number, info, context) };
+        }
+    };
     // SAFETY: the kernel's arguments.
-    if unsafe { api::signal_waits(number, info, context, ours as *const () as usize) } {
-        return;
-    }
-    let handler = HANDLERS[number as usize % SIGNALS].load(Ordering::Acquire);
-    if handler > SIG_HOLD {
-        // SAFETY: the program has set this address as a handler; the kernel's calling convention is C's.
-        unsafe { core::mem::transmute::<usize, Handler>(handler)(number, info, context) };
-    }
+    unsafe { api::signal(number, info, context, ours as *const () as usize, run) };
 }
 
 /// Whether `handler` is a function that the kernel shall call.
