@@ -58,7 +58,10 @@ impl Channel {
     fn take_unread(&self, slot: u32, generation: u8, fd: i32, carrier: i32) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         let mut piece = [0u8; PIECE];
+        let mut progress = sys::now_ns();
         loop {
+            // A sender inside the kernel's send may have more: its bytes come before what is put back.
+            let sending = self.peer_line(slot).kernel_senders.load(Ordering::SeqCst) != 0;
             // Before the path: see aggregator::path on why the order matters.
             let queued = position::readable(fd);
             let part = iov::single(piece.as_mut_ptr(), PIECE);
@@ -76,8 +79,13 @@ impl Channel {
                     self.count_kernel_read(slot, count as u64);
                     bytes.extend_from_slice(piece.get(..count)?);
                     let on_its_way = sys::ioctl_int(carrier, libc::TIOCOUTQ).unwrap_or(0) > 0;
-                    if count == 0 && limit == u64::MAX && !on_its_way && position::readable(fd) == 0 {
+                    let over = limit == u64::MAX && !on_its_way && position::readable(fd) == 0;
+                    if count > 0 {
+                        progress = sys::now_ns();
+                    } else if over && (!sending || sys::now_ns() - progress > PATIENCE_NS) {
                         return Some(bytes);
+                    } else {
+                        sys::sched_yield();
                     }
                 }
             }

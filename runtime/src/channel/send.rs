@@ -94,7 +94,11 @@ impl Channel {
             return Ok(Sent::Recalled(0));
         }
         if stream.path.path() == Path::Kernel && !self.switch_to_channel(slot, fd, stream) {
-            self.party.stream(slot).kernel_senders.fetch_add(1, Ordering::SeqCst);
+            self.enter_kernel_send(slot);
+            if self.recalled(slot, stream) {
+                self.end_kernel_send(slot);
+                return Ok(Sent::Recalled(0));
+            }
             return Ok(Sent::Kernel);
         }
         let line = self.peer_line(slot);
@@ -334,15 +338,22 @@ impl Channel {
         let _section = Section::new();
         let guard = self.lock_sending()?;
         self.switch_to_kernel(slot, guard.stream(slot));
-        self.party.stream(slot).kernel_senders.fetch_add(1, Ordering::SeqCst);
+        self.enter_kernel_send(slot);
         drop(guard);
         fence(Ordering::SeqCst);
         bell::ring_all(self.peer_line(slot).receive_waiters.snapshot());
         Ok(())
     }
 
+    fn enter_kernel_send(&self, slot: u32) {
+        self.party.stream(slot).kernel_senders.fetch_add(1, Ordering::SeqCst);
+        self.own_line(slot).kernel_senders.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
     /// A kernel call that [`Sent::Kernel`] asked for has returned.
     pub fn end_kernel_send(&self, slot: u32) {
+        self.own_line(slot).kernel_senders.fetch_sub(1, Ordering::SeqCst);
         self.party.stream(slot).kernel_senders.fetch_sub(1, Ordering::Release);
     }
 

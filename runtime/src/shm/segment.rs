@@ -111,6 +111,9 @@ pub struct SideLine {
     pub recalled: AtomicU64,
     /// This side's descriptor of the connection, for a recall.
     pub descriptor: AtomicU32,
+    /// Threads of this side inside a kernel send on the connection: SeqCst, as is the other side's state, so that either a
+    /// sender sees a recall or the recall sees the sender.
+    pub kernel_senders: AtomicU32,
     /// Bells of this side's threads that wait for bytes of this stream.
     pub receive_waiters: Waiters,
 }
@@ -145,7 +148,8 @@ impl SideLine {
 
     /// Back to the state before a stream opens.
     pub fn reset(&self) {
-        for word in [&self.announced, &self.ready, &self.passed, &self.state, &self.descriptor] {
+        let halves = [&self.announced, &self.ready, &self.passed, &self.state, &self.descriptor];
+        for word in halves.into_iter().chain([&self.kernel_senders]) {
             word.store(0, Ordering::Relaxed);
         }
         for word in [&self.position[0], &self.position[1], &self.limit, &self.recalled] {
