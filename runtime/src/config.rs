@@ -197,14 +197,20 @@ pub fn check(name: &str, value: &str) -> Result<(), String> {
     }
 }
 
-/// The file name of this process's program (not its path), as `prog:` rules see it; empty if unknown.
+/// The file name by which this process's program was started (not its path), as `prog:` rules see it; empty if unknown.
+/// Where it was started by a descriptor's path, the name of its file.
 pub fn program() -> &'static [u8] {
     static NAME: OnceLock<Vec<u8>> = OnceLock::new();
     NAME.get_or_init(|| {
+        let started = sys::started_as();
         let mut path = [0; 4096];
-        let length = sys::readlink(c"/proc/self/exe", &mut path).unwrap_or(0);
-        let path = &path[..length];
-        let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+        let path = if started.is_empty() || started.starts_with(b"/proc/") || started.starts_with(b"/dev/") {
+            let length = sys::readlink(c"/proc/self/exe", &mut path).unwrap_or(0);
+            let path = &path[..length];
+            path.strip_suffix(b" (deleted)").unwrap_or(path)
+        } else {
+            started
+        };
         path.rsplit(|byte| *byte == b'/').next().unwrap_or(path).to_vec()
     })
 }

@@ -304,6 +304,17 @@ pub fn now_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// The path with which execve(2) was called (AT_EXECFN of getauxval(3)); a link is not followed.
+pub fn started_as() -> &'static [u8] {
+    // SAFETY: the kernel's auxiliary vector; the string stays as long as the process.
+    unsafe {
+        match libc::getauxval(libc::AT_EXECFN) {
+            0 => &[],
+            path => CStr::from_ptr(core::ptr::with_exposed_provenance(path as usize)).to_bytes(),
+        }
+    }
+}
+
 /// prctl(PR_GET_DUMPABLE): whether others of the same user may open our /proc entries.
 pub fn dumpable() -> bool {
     call!(prctl, libc::PR_GET_DUMPABLE, 0, 0, 0, 0) == Ok(1)

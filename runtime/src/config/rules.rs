@@ -1,7 +1,7 @@
 //! CONVOY_RULES: which connections are accelerated.
 //!
 //! A list of rules, separated by commas. Each is `+` (accelerate) or `-` (leave to the kernel) and a selector:
-//! `port:N` or `port:N-M`, `prog:PATTERN` (file name of the program, `*` and `?` as in a shell), an address
+//! `port:N` or `port:N-M`, `prog:PATTERN` (file name by which the program was started, `*` and `?` as in a shell), an address
 //! (`10.0.0.0/8`, `[fe80::]/10`; without a length one address), or `*` for everything. The first rule that matches
 //! decides. If none matches, the connection is accelerated if the list has no `+` rule, and left to the kernel if it
 //! has one. Ports and addresses match either end of the connection, so that both ends decide alike.
