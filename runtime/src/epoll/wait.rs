@@ -235,14 +235,18 @@ fn has_ready(fd: i32, depth: u32) -> bool {
     let Some(instance) = at(number) else { return false };
     let mut state = instance.lock();
     if !state.kernel_only() {
-        drop(state);
-        sort_all();
-        state = instance.lock();
+        // Rings first: what they were about is looked at afterwards.
         if state.inner >= 0 {
             state.take_inner();
         }
+        drop(state);
+        sort_all();
+        state = instance.lock();
         instance.take_notes(&mut state);
         if state.any_ready() {
+            if core::mem::take(&mut state.unseen) && state.sleepers > 0 {
+                state.wake_sleeper();
+            }
             return true;
         }
     }
