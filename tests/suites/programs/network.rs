@@ -39,7 +39,7 @@ fn iperf3(arena: &Arena, arguments: &[&str]) {
     );
     let end = &output.stdout[output.stdout.find("\"end\"").expect("a summary")..];
     let bytes = numbers(end, "bytes");
-    assert!(!bytes.is_empty() && bytes.iter().all(|&count| count > 1_000_000.0), "bytes {bytes:?}\n{end}");
+    assert!(!bytes.is_empty() && bytes.iter().all(|&count| count > 0.0), "bytes {bytes:?}\n{end}");
     server.ended();
 }
 
