@@ -14,7 +14,6 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 /// A thread's own words: written by the thread and by signal handlers that run in it, read by nobody else. Handlers
 /// leave `depth` as they found it, so plain loads and stores do.
-#[derive(Default)]
 #[repr(C)]
 struct Words {
     /// Sections entered and not left.
@@ -22,7 +21,6 @@ struct Words {
     /// Handlers that have run, and those of them without SA_RESTART.
     handlers: AtomicU32,
     breaking: AtomicU32,
-    unused: u32,
     /// The bell that a sleep in this thread has borrowed: see `bell::Borrowed`.
     bell: AtomicU64,
     /// Where on the stack the innermost handler of the program began, 0 for none; may be stale after a jump.
@@ -93,19 +91,16 @@ pub struct Heap<T>(ManuallyDrop<T>);
 
 impl<T> Heap<T> {
     pub fn new(make: impl FnOnce() -> T) -> Self {
-        enter();
-        let made = make();
-        leave();
-        Self(ManuallyDrop::new(made))
+        let _section = Section::new();
+        Self(ManuallyDrop::new(make()))
     }
 }
 
 impl<T> Drop for Heap<T> {
     fn drop(&mut self) {
-        enter();
+        let _section = Section::new();
         // SAFETY: dropped here and nowhere else.
         unsafe { ManuallyDrop::drop(&mut self.0) };
-        leave();
     }
 }
 
@@ -231,10 +226,11 @@ core::arch::global_asm!(
     ".globl convoy_inside",
     ".hidden convoy_inside",
     ".type convoy_inside,@object",
-    ".size convoy_inside,40",
+    ".size convoy_inside,{bytes}",
     "convoy_inside:",
-    ".zero 40",
+    ".zero {bytes}",
     ".popsection",
+    bytes = const size_of::<Words>(),
 );
 
 /// Thread-local in the initial-exec model (ELF TLS specification, section 4.3.6): the library is there from the
@@ -262,7 +258,6 @@ fn words() -> &'static Words {
             depth: AtomicU32::new(0),
             handlers: AtomicU32::new(0),
             breaking: AtomicU32::new(0),
-            unused: 0,
             bell: AtomicU64::new(0),
             handler: AtomicU64::new(0),
             deferred: AtomicU64::new(0),

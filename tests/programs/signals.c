@@ -231,6 +231,7 @@ static void cancellation(void) {
             pthread_t thread;
             void *result = NULL;
             CHECK(pthread_create(&thread, NULL, sleepers[round % 3], &ends[0]) == 0);
+            /* Not to wait for anything: the thread is to be cancelled at different moments of its way to sleep. */
             if (round % 2)
                 usleep(round * 20);
             CHECK(pthread_cancel(thread) == 0 && pthread_join(thread, &result) == 0);

@@ -208,10 +208,10 @@ fn doze(fd: i32, asleep: bool, depth: u32) {
         if asleep {
             bell.doze()
         } else {
-            bell.wake(false)
+            bell.wake(false);
+            // Rings may have been taken.
+            state.unseen = true;
         }
-        // Whoever wakes may have taken rings.
-        state.unseen |= !asleep;
     }
     if depth > 0 && !state.nested.is_empty() {
         let nested = descriptors(&state);

@@ -70,11 +70,12 @@ fn spin(budget: u64, ready: &mut dyn FnMut() -> bool) -> bool {
     };
     let per_us = ticks_per_us();
     let start = position::ticks();
-    if paused(start) && settings().spin == Spin::Auto {
+    let auto = settings().spin == Spin::Auto;
+    if auto && paused(start) {
         return false;
     }
     // A single processor for all who meet here: looking is in vain, giving it away is not.
-    let alone = session.registry.cpus() < 2 && settings().spin == Spin::Auto;
+    let alone = auto && session.registry.cpus() < 2;
     // A place must not be left by a jump; a signal ends the spin.
     let _section = Section::new();
     let place = if alone { None } else { session.registry.begin_spin(session.identity) };
