@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use convoy_runtime::config::VARIABLES;
 use std::ffi::OsString;
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Exit status for a command line that makes no sense.
@@ -34,6 +35,7 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     Run(Run),
+    Agent(Agent),
     Stat(Stat),
     Doctor(Doctor),
 }
@@ -57,6 +59,41 @@ pub(crate) struct Run {
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM ARGS")]
     pub(crate) program: Vec<OsString>,
+}
+
+/// Carry connections of this host's programs to other hosts, over RDMA
+///
+/// One agent per host: programs under Convoy find it by themselves, and it finds the agents of the hosts they
+/// are connected to. It stays in the foreground, logs to stderr, and ends on SIGTERM. As root it serves all
+/// users, otherwise its own. CONVOY_FABRIC chooses the provider: 'auto' takes the best RDMA device there is.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Exit status: 0 ended by a signal; 1 it cannot start, or the key cannot be made; 2 wrong usage.")]
+pub(crate) struct Agent {
+    /// The key that all agents share; made with --new-key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// Make a key file and end
+    #[arg(long, value_name = "FILE", exclusive = true)]
+    pub(crate) new_key: Option<PathBuf>,
+    /// Do without a key: whoever reaches the port is believed, and nothing is encrypted
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// The address to listen on for other agents [default: all]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<IpAddr>,
+    /// The port on which all agents listen
+    #[arg(long, value_name = "PORT", default_value_t = convoy_control::peers::config::DEFAULT_PORT)]
+    pub(crate) port: u16,
+    /// Connect to the agent at this address at once; may be given several times. Others are found when needed
+    #[arg(long = "peer", value_name = "ADDRESS")]
+    pub(crate) peers: Vec<IpAddr>,
+    /// Which connections may be accelerated, and how much users may take (TOML); read again on SIGHUP
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Use only the device of this name or address; may be given several times
+    #[arg(long = "rail", value_name = "NAME")]
+    pub(crate) rails: Vec<String>,
 }
 
 /// Show the counters of programs that run under Convoy now

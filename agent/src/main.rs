@@ -1,8 +1,9 @@
 //! The `convoy` command. Lives here: choosing the subcommand, and the one place that prints errors and exits.
-//! Not here: the command line ([`cli`]) and the subcommands ([`run`], [`stat`], [`doctor`]).
+//! Not here: the command line ([`cli`]) and the subcommands ([`daemon`], [`run`], [`stat`], [`doctor`]).
 #![forbid(unsafe_code)]
 
 mod cli;
+mod daemon;
 mod doctor;
 mod output;
 mod run;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Outcome {
     match command {
+        Command::Agent(options) => daemon::setup::agent(&options),
         Command::Run(options) => run::run(&options),
         Command::Stat(options) => stat::stat(&options),
         Command::Doctor(options) => doctor::doctor(&options),

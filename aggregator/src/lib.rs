@@ -10,13 +10,13 @@
 //!    path::SendPath           <-  passed switches, limits      path::ReceivePath
 //!    credit::SendCredit                                        credit::ReceiveCredit
 //!         |                                                             ^
-//!   gather (when a batch leaves)                         scatter (a batch taken apart)
+//!   gather (when a batch leaves)                         batch (taken apart)
 //!         |                                                             |
-//!         +------------- wire (one header word per frame) -------------+
+//!         +------ wire (frames on one host), batch (between hosts) ----+
 //! ```
 //!
 //! - [`wire`]: the header word of a frame, the reference to a pool block, and how much room a frame takes.
-//! - [`scatter`]: frames out of a contiguous batch, and into one.
+//! - [`batch`]: what one write between hosts carries; [`link`]: the ring of batches, as each end keeps it.
 //! - [`gather`]: when a batch leaves: at once on an idle link, together on a busy one.
 //! - [`credit`]: how many bytes a stream may have outstanding on the channel.
 //! - [`path`]: which path, kernel or channel, a direction is on, and where it changes over.
@@ -40,9 +40,10 @@
 
 extern crate alloc;
 
+pub mod batch;
 pub mod credit;
 pub mod gather;
+pub mod link;
 pub mod path;
-pub mod scatter;
 pub mod stream;
 pub mod wire;

@@ -1,4 +1,4 @@
-//! Plain blocking and nonblocking stream sockets over TCP (IPv4 loopback) and Unix paths.
+//! Plain blocking and nonblocking stream sockets over TCP (IPv4) and Unix paths.
 //!
 //! Connections are raw descriptors read and written with `read` and `write`, as most programs do it.
 
@@ -15,19 +15,23 @@ const BACKLOG: i32 = 4096;
 /// Where a server listens.
 #[derive(Clone, Debug)]
 pub enum Address {
-    Tcp(u16),
+    /// A port of this host, reached over loopback unless another address is given.
+    Tcp(u16, Option<Ipv4Addr>),
     Unix(PathBuf),
 }
 
 impl Address {
-    /// `--unix PATH`, else `--port N` (0: any free port).
+    /// `--unix PATH`, else `--port N` (0: any free port) and perhaps `--host ADDRESS`.
     ///
     /// # Errors
-    /// A port that is not a number.
+    /// A port or address that is none.
     pub fn from_args(args: &Args) -> anyhow::Result<Self> {
         match args.text("unix") {
             Ok(path) => Ok(Self::Unix(path.into())),
-            Err(_) => Ok(Self::Tcp(args.get("port", 0)?)),
+            Err(_) => {
+                let host = args.text("host").ok().map(str::parse).transpose()?;
+                Ok(Self::Tcp(args.get("port", 0)?, host))
+            }
         }
     }
 }
@@ -45,7 +49,7 @@ impl Listener {
     /// What bind and listen give.
     pub fn announce(address: &Address) -> Result<Self> {
         let (listener, port) = match address {
-            Address::Tcp(port) => {
+            Address::Tcp(port, _) => {
                 let socket = TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port))?;
                 let port = socket.local_addr()?.port();
                 (Self { socket: socket.into(), tcp: true }, port)
@@ -93,8 +97,9 @@ impl Listener {
 /// What socket and connect give.
 pub fn connect(address: &Address, spread: u32) -> Result<OwnedFd> {
     match address {
-        Address::Tcp(port) => {
-            let host = Ipv4Addr::new(127, 0, 0, 1 + u8::try_from(spread % 64).unwrap_or(0));
+        Address::Tcp(port, host) => {
+            let spread = Ipv4Addr::new(127, 0, 0, 1 + u8::try_from(spread % 64).unwrap_or(0));
+            let host = host.unwrap_or(spread);
             let socket = TcpStream::connect((host, *port))?;
             socket.set_nodelay(true)?;
             Ok(socket.into())

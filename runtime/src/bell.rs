@@ -9,7 +9,7 @@ use crate::lock::{Mutex, free_in_child};
 use crate::process;
 use crate::registry::BELLS;
 use crate::session::{self, Session};
-use crate::shm::bell_word::BellWord;
+use crate::shm::bell_word::{self, BellWord};
 use crate::shm::waiters::Bells;
 use crate::{inside, stats, sys, table};
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
@@ -70,21 +70,28 @@ impl Bell {
     /// Counts this thread as asleep. What it looks at next is ordered after this.
     pub fn doze(&self) {
         if let Some(session) = session::current() {
-            word(session, self.number).doze();
+            words(session, self.number).for_each(BellWord::doze);
+        }
+    }
+
+    /// As many threads sleep by the bell as the owner of a kept bell has counted.
+    pub fn set_sleepers(&self, count: u32) {
+        if let Some(session) = session::current() {
+            words(session, self.number).for_each(|word| word.sleepers.store(count, Ordering::SeqCst));
         }
     }
 
     /// Ends the sleep: no ring is owed any more, rings that came are taken. `readable` when poll said so.
     pub fn wake(&self, readable: bool) {
         if let Some(session) = session::current().filter(|_| self.is_ours()) {
-            word(session, self.number).wake(readable, || self.empty());
+            bell_word::wake(words(session, self.number), readable, || self.empty());
         }
     }
 
     /// Empties the FIFO and lets the next waker ring again. To be followed by a look for work.
     pub fn take_rings(&self, rung: bool) {
         if let Some(session) = session::current() {
-            word(session, self.number).take_rings(rung, || self.empty());
+            bell_word::take_rings(words(session, self.number), rung, || self.empty());
         }
     }
 
@@ -98,8 +105,8 @@ impl Bell {
     /// Ends the use of a kept bell. The bell itself goes on: wakers keep its FIFO open, and would ring that one
     /// if this process made another under the same number.
     pub fn destroy(self) {
-        if let Some(session) = session::current().filter(|_| self.is_ours()) {
-            session.registry.bell(self.number).sleepers.store(0, Ordering::SeqCst);
+        if self.is_ours() {
+            self.set_sleepers(0);
             POOL.lock().push(self);
         } else {
             // Inherited through fork: it is the parent's.
@@ -177,6 +184,12 @@ fn fifo(number: u16) -> &'static AtomicI32 {
 fn word(session: &Session, number: u16) -> BellWord<'_> {
     let record = session.registry.bell(number);
     BellWord { sleepers: &record.sleepers, rung: &record.rung }
+}
+
+/// The bell of this process for those who find it in the registry, and for its agent.
+fn words(session: &Session, number: u16) -> impl Iterator<Item = BellWord<'_>> + Clone {
+    let for_agent = session.bells.map(|(page, _)| page.word(number));
+    core::iter::once(word(session, number)).chain(for_agent)
 }
 
 /// Descriptors to ring bells of other processes, with the owner they were opened for.

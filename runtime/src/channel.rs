@@ -2,8 +2,10 @@
 //!
 //! Here: one channel, its slots and its end. `channel::list` makes, attaches and finds channels; `channel::send`,
 //! `channel::receive` and `channel::sort` move frames; `channel::queue` keeps what was received and not yet read;
-//! `channel::recall` brings a stream back to the kernel.
+//! `channel::recall` brings a stream back to the kernel; `channel::far` has what is different when the other end is on
+//! another host.
 
+mod far;
 pub mod hold;
 mod list;
 pub mod queue;
@@ -22,7 +24,8 @@ use convoy_aggregator::credit::{ReceiveCredit, SendCredit};
 use convoy_aggregator::path::{ReceivePath, SendPath};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
-pub use list::{all, at, moved, of_answer, refuse, with_peer};
+pub use far::Way;
+pub use list::{AGENT_SERIAL, all, at, moved, of_answer, refuse, with_agent, with_peer};
 
 /// How many closed slots are looked at for one whose other end is closed too.
 const FREE_LOOKS: u32 = 8;
@@ -40,6 +43,8 @@ pub struct Channel {
     pub index: u32,
     /// The creator's descriptor of the segment until the other side has attached.
     descriptor: AtomicI32,
+    /// The other side is this host's agent, which passes everything on to another host.
+    way: Option<Way>,
     /// Streams this process has open on it.
     pub streams: AtomicU32,
     /// Slot to socket index + 1, in this process.
@@ -101,14 +106,14 @@ impl Channel {
         self.segment.lane(self.side ^ 1)
     }
 
-    /// Whether the peer has published frames nobody here has taken yet; may be stale.
+    /// Whether the peer has published frames, or an agent news, that nobody here has taken yet; may be stale.
     #[inline]
     pub fn has_frames(&self) -> bool {
         if !self.usable() {
             return false;
         }
         let taken = self.party.shared().taken.load(Ordering::Relaxed);
-        crate::shm::ring::Consumer::published_beyond(&self.incoming().producer, taken)
+        crate::shm::ring::Consumer::published_beyond(&self.incoming().producer, taken) || self.has_changes()
     }
 
     /// The socket of this process that uses a slot, as index + 1.
@@ -196,6 +201,7 @@ impl Channel {
         line.reset();
         line.limit.store(limit, Ordering::Relaxed);
         line.set_state(generation, SlotState::Open);
+        self.changed(slot);
         self.streams.fetch_add(1, Ordering::Relaxed);
         stats::process().streams_opened.add(1);
         true
@@ -208,6 +214,7 @@ impl Channel {
         if let Ok(guard) = self.lock_sending() {
             self.party.stream(slot).open.store(0, Ordering::Release);
             self.own_line(slot).set_state(generation, SlotState::Closed);
+            self.changed(slot);
             if slot & 1 == self.side as u32 {
                 self.append_free(guard.lane(), slot);
             }
@@ -272,7 +279,7 @@ impl Channel {
         if !inherited
             && self.streams.load(Ordering::Relaxed) == 0
             && !self.retired.load(Ordering::Relaxed)
-            && !self.peer.alive()
+            && !self.peer_alive()
         {
             self.party.shared().broken.store(true, Ordering::Relaxed);
             self.close_descriptor();

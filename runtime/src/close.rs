@@ -6,7 +6,7 @@ use crate::registry::Progress;
 use crate::session::{self, SLOW};
 use crate::socket::{self, Socket, State};
 use crate::table::{self, Entry};
-use crate::{bell, channel, demote, epoll, fork, inside, process, stats, sys};
+use crate::{agent, bell, channel, demote, epoll, fork, inside, process, stats, sys};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Before the program's close of `fd`.
@@ -30,6 +30,7 @@ fn close_socket(index: u32, fd: i32) {
     }
     let _slow = SLOW.lock();
     withdraw_offer(socket);
+    agent::withdraw(index, socket);
     fork::drop_holder(socket);
     if socket.state() == State::Promoted
         && let Some((channel, slot)) = socket.stream()

@@ -3,7 +3,7 @@
 use crate::api::Reason;
 use crate::config::LogLevel;
 use crate::socket::{self, State};
-use crate::{epoll, log, promote, stats, sys, table};
+use crate::{agent, epoll, log, promote, stats, sys, table};
 use core::sync::atomic::Ordering;
 
 /// Leaves the connection behind `fd` to the kernel: a candidate for good; of a promoted stream, what this side
@@ -14,6 +14,7 @@ pub fn demote(fd: i32, reason: Reason) {
     match socket.state() {
         State::Candidate => {
             crate::close::withdraw_offer(socket);
+            agent::withdraw(index, socket);
             if promote::forget_all(index, socket, fd) {
                 stats::process().bypasses_option.add(1);
             } else if socket.state() == State::Promoted {
@@ -24,7 +25,12 @@ pub fn demote(fd: i32, reason: Reason) {
             count(reason);
             if let Some((channel, slot)) = socket.stream() {
                 channel.send_through_kernel(slot);
-                if !channel.recall(slot, socket.generation(), fd) {
+                let back = if channel.leads_to_agent() {
+                    channel.recall_far(slot, socket.generation(), fd)
+                } else {
+                    channel.recall(slot, socket.generation(), fd)
+                };
+                if !back {
                     let peer = channel.peer.pid();
                     log::line(
                         LogLevel::Warn,

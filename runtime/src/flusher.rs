@@ -74,7 +74,7 @@ fn start() -> bool {
 }
 
 /// A new thread starts with its maker's mask: the program's signals are not for it.
-fn with_signals_blocked<T>(action: impl FnOnce() -> T) -> T {
+pub fn with_signals_blocked<T>(action: impl FnOnce() -> T) -> T {
     // SAFETY: all zeros is a valid set; both sets are writable and live long enough.
     unsafe {
         let (mut all, mut before) = (core::mem::zeroed(), core::mem::zeroed());

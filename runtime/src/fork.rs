@@ -7,7 +7,7 @@
 
 use crate::session::{self, SLOW};
 use crate::socket::{self, Socket, State};
-use crate::{bell, channel, epoll, flusher, process, stats, sys};
+use crate::{agent, bell, channel, epoll, flusher, process, stats, sys};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
 const HOLDERS: usize = 1 << 16;
@@ -40,6 +40,7 @@ pub fn before() {
     channel::hold::release_all();
     core::mem::forget(SLOW.lock());
     flusher::pause();
+    agent::listener::pause();
     epoll::lock_all();
     for (index, socket) in socket::all() {
         match socket.state() {
@@ -83,6 +84,7 @@ fn add_holder(index: u32, socket: &Socket) {
 /// In the parent, also when fork failed.
 pub fn after_in_parent() {
     flusher::go_on();
+    agent::listener::go_on();
     epoll::unlock_all();
     // SAFETY: taken in `before` by this thread and forgotten.
     unsafe { SLOW.force_unlock() };
@@ -108,6 +110,7 @@ pub fn change_holders(socket: &Socket, more: bool) {
 /// In the child: its own identity, bells and counters; the parent's offers are not its own.
 pub fn after_in_child() {
     flusher::go_on();
+    agent::listener::go_on();
     epoll::unlock_all();
     // SAFETY: taken in `before` by the thread this one continues.
     unsafe { SLOW.force_unlock() };
@@ -119,6 +122,7 @@ fn become_child() {
     epoll::after_fork_in_child();
     KNOWN_PID.store(sys::getpid(), Ordering::Relaxed);
     flusher::after_fork_in_child();
+    agent::after_fork_in_child();
     let mark = MARK.load(Ordering::Acquire);
     if !mark.is_null() {
         // SAFETY: a private page of this process, never unmapped.
@@ -130,12 +134,13 @@ fn become_child() {
     for (_, socket) in socket::all() {
         socket.forget_offer();
     }
+    let network = session::current().map_or(0, |session| session.network);
     bell::after_fork_in_child();
     stats::after_fork_in_child();
     session::after_fork_in_child();
     let _slow = SLOW.lock();
     if channel::all().any(|channel| channel.streams.load(Ordering::Relaxed) > 0) {
-        session::join();
+        session::join(network);
     }
 }
 

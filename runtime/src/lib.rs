@@ -5,6 +5,7 @@
 //!   table, socket  descriptor -> connection (candidate, then promoted)
 //!   promote        the two ends of a connection meet in the `registry` and open a stream
 //!   channel        shared memory between two processes: `send`, `receive`, `queue`
+//!   agent          the program's side of its host's agent, for connections to other hosts
 //!   stream         send and recv on a connection, wherever its bytes travel at the moment
 //!   flusher        publishes held frames in time, where the user lets frames be held
 //!   wait, epoll    spinning, sleeping, poll, epoll; `bell` wakes sleepers in other processes
@@ -16,6 +17,7 @@
 //! Framing, credit and path switching are in `convoy-aggregator`; C types and errno are in `convoy-preload`.
 //! `unsafe` stands in `shm`, `sys`, `channel`, `iov`, and where kernel calls take the program's pointers.
 
+pub mod agent;
 pub mod api;
 mod bell;
 mod channel;
@@ -31,6 +33,7 @@ mod lock;
 pub mod log;
 mod memory;
 mod options;
+pub mod port;
 mod position;
 mod process;
 mod promote;

@@ -4,8 +4,9 @@ use crate::channel::{self, Channel};
 use crate::config::{self, settings};
 use crate::registry::{Answer, Key, OfferRef, Progress};
 use crate::session::{self, SLOW, Session};
-use crate::socket::{self, Socket, State};
-use crate::{epoll, fork, inside, position, stats, sys, table};
+use crate::shm::segment::READY;
+use crate::socket::{self, Far, Socket, State};
+use crate::{agent, epoll, fork, inside, position, stats, sys, table};
 use core::net::{IpAddr, Ipv6Addr};
 use core::sync::atomic::Ordering;
 
@@ -29,6 +30,15 @@ pub fn rearmed(index: u32, socket: &Socket, fd: i32) {
 
 #[cold]
 fn attempt(index: u32, socket: &Socket, fd: i32) -> bool {
+    match socket.far() {
+        Far::None => {}
+        Far::Waiting => return false,
+        Far::Declined => {
+            forget_all(index, socket, fd);
+            return false;
+        }
+        Far::Opened { slot, generation } => return finish_far(index, socket, fd, slot, generation),
+    }
     if let Some(offer) = socket.offer() {
         let Some(session) = session::current() else {
             return false;
@@ -123,17 +133,17 @@ fn meet(index: u32, socket: &Socket, fd: i32) -> Result<bool, Refusal> {
     if local == peer {
         return Err(Refusal::SelfConnected);
     }
-    // A connection within the host has the same address at both ends, or loopback addresses.
-    if local.0 != peer.0 && !is_loopback(peer.0) {
-        return Err(Refusal::OtherHost);
-    }
     if !settings().rules.allows(config::program(), plain(local), plain(peer)) {
         return Err(Refusal::Rules);
     }
     if position::sent(fd).is_none() {
         return Err(Refusal::NotTcp);
     }
-    let session = session::join().ok_or(Refusal::OtherHost)?;
+    let session = session::join(namespace(fd)).ok_or(Refusal::OtherHost)?;
+    // A connection within the host has the same address at both ends, or loopback addresses.
+    if local.0 != peer.0 && !is_loopback(peer.0) {
+        return if agent::offer(session, index, socket, fd) { Ok(false) } else { Err(Refusal::OtherHost) };
+    }
     let key = key(fd, local, peer);
     let locked = session.registry.lock().ok_or(Refusal::Later)?;
     while let Some((offer, owner)) = locked.counterpart(&key) {
@@ -213,6 +223,34 @@ fn finish_offer(
     true
 }
 
+/// The agent has found the other end on another host.
+fn finish_far(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) -> bool {
+    if fork::held_elsewhere(socket) {
+        agent::withdraw(index, socket);
+        return false;
+    }
+    // Not now if somebody is at it: it may be this very thread, interrupted by a signal.
+    let Some(slow) = SLOW.try_lock() else { return false };
+    if table::socket(fd) != Some(index) || !quiet(socket) {
+        return false;
+    }
+    let opened = Far::Opened { slot, generation };
+    let channel = agent::current().map(|agent| agent.channel).filter(|channel| {
+        socket.far() == opened && slot < channel.party.slots() && channel.open_end(slot, generation)
+    });
+    let Some(channel) = channel else {
+        socket.end_move(State::Candidate);
+        drop(slow);
+        agent::withdraw(index, socket);
+        forget_all(index, socket, fd);
+        return false;
+    };
+    socket.set_far(Far::None);
+    start(index, socket, fd, channel, slot, generation);
+    stats::process().streams_far.add(1);
+    true
+}
+
 /// Begins the move if no other thread is inside a kernel call on the socket.
 fn quiet(socket: &Socket) -> bool {
     if !socket.begin_move() {
@@ -233,7 +271,8 @@ fn start(index: u32, socket: &Socket, fd: i32, channel: &'static Channel, slot: 
     epoll::adopt(index, socket, channel, slot);
     socket.end_move(State::Promoted);
     channel.own_line(slot).descriptor.store(fd as u32, Ordering::Release);
-    channel.own_line(slot).ready.store(1, Ordering::Release);
+    channel.own_line(slot).flags.fetch_or(READY, Ordering::Release);
+    channel.changed(slot);
     stats::process().promotions.add(1);
 }
 
@@ -298,13 +337,9 @@ fn key(fd: i32, local: Address, peer: Address) -> Key {
     Key { words: [a, b, c, d, ports, namespace(fd)], end }
 }
 
-/// SO_NETNS_COOKIE (Linux 5.14): which network namespace the socket is in.
+/// The network namespace of a socket; 0 where the kernel does not tell.
 fn namespace(fd: i32) -> u64 {
-    const SO_NETNS_COOKIE: i32 = 71;
-    let mut value = 0u64;
-    // SAFETY: a plain integer.
-    let _ = unsafe { sys::getsockopt(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut value) };
-    value
+    sys::network_namespace(fd).unwrap_or(0)
 }
 
 fn cookie(fd: i32) -> u64 {

@@ -6,7 +6,8 @@ use crate::config;
 use crate::lock::Mutex;
 use crate::process::{self, Identity, Text};
 use crate::registry::Registry;
-use crate::{demote, log, socket, stats, sys};
+use crate::shm::bell_page::BellPage;
+use crate::{agent, demote, log, socket, stats, sys, table};
 use core::ffi::CStr;
 use core::fmt::Write as _;
 use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
@@ -15,12 +16,17 @@ use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 pub struct Session {
     pub registry: &'static Registry,
     pub identity: Identity,
+    /// The process's bells as its agent sees them, with the descriptor for the agent; nothing where no agent is wanted.
+    pub bells: Option<(BellPage, i32)>,
+    /// SO_NETNS_COOKIE of the network namespace in which the process joined: where its agent is.
+    pub network: u64,
     prefix: Path,
 }
 
 pub type Path = Text<256>;
 
 static CURRENT: AtomicPtr<Session> = AtomicPtr::new(core::ptr::null_mut());
+static BELLS: Mutex<Option<(BellPage, i32)>> = Mutex::new(None);
 /// 1 after joining failed: not tried again, all connections stay with the kernel.
 static FAILED: AtomicU8 = AtomicU8::new(0);
 /// Guards joining, promotion and the end of sockets; taken by fork.
@@ -33,15 +39,15 @@ pub fn current() -> Option<&'static Session> {
     unsafe { CURRENT.load(Ordering::Acquire).as_ref() }
 }
 
-/// Joins unless done; the caller holds [`SLOW`].
-pub fn join() -> Option<&'static Session> {
+/// Joins unless done; the caller holds [`SLOW`]. `network` is the namespace of the connection that is the reason.
+pub fn join(network: u64) -> Option<&'static Session> {
     if FAILED.load(Ordering::Relaxed) != 0 {
         return None;
     }
     if let Some(session) = current() {
         return Some(session);
     }
-    match open() {
+    match open(network) {
         Ok(session) => {
             CURRENT.store(Box::into_raw(Box::new(session)), Ordering::Release);
             current()
@@ -65,7 +71,7 @@ pub fn after_fork_in_child() {
     process::remember();
 }
 
-fn open() -> sys::Answer<Session> {
+fn open(network: u64) -> sys::Answer<Session> {
     let identity = process::remember();
     let prefix = directory()?;
     let session_path = |suffix: &str| join_path(&prefix, suffix);
@@ -86,7 +92,20 @@ fn open() -> sys::Answer<Session> {
     }
     let registry = registry?;
     registry.add_cpus(&sys::usable_cpus());
-    Ok(Session { registry, identity, prefix })
+    Ok(Session { registry, identity, bells: bells(), network, prefix })
+}
+
+/// The page of bells, made before any thread sleeps: the counts in it are complete from the first on. Children have
+/// that of their parent, because bells differ in their numbers, and agents know it.
+fn bells() -> Option<(BellPage, i32)> {
+    let known = *BELLS.lock();
+    if known.is_some() || !agent::wanted() {
+        return known;
+    }
+    let (page, fd) = BellPage::create().ok()?;
+    let made = Some((page, table::adopt(fd).ok()?));
+    *BELLS.lock() = made;
+    made
 }
 
 /// The user's directory, made and checked: owned by this user, closed to others; then the scope, so that

@@ -263,6 +263,7 @@ impl Call<'_> {
             }
             // Before the path: see aggregator::path on why the order matters.
             let queued = self.kernel_bytes(news.is_some());
+            let may_end = self.channel.may_end(self.slot, self.generation);
             match self.channel.receive(self.slot, self.generation, self.fd, target, mode) {
                 Ok(Received::Bytes(bytes)) => {
                     // Bytes from the peer: it was there a moment ago.
@@ -282,6 +283,7 @@ impl Call<'_> {
                         0 => return Ok(None),
                         heard => news = Some(heard),
                     },
+                    Some(_) if !may_end => return Ok(None),
                     Some(news) => return self.without_bytes(target, news),
                 },
                 Err(trouble) => return Err(self.errno(trouble)),

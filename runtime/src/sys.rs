@@ -25,8 +25,10 @@ macro_rules! call {
 
 mod cancel;
 mod signals;
+mod unix;
 pub use cancel::*;
 pub use signals::*;
+pub use unix::*;
 
 /// openat(AT_FDCWD, ...), always close-on-exec.
 pub fn open(path: &CStr, flags: c_int, mode: u32) -> Answer<c_int> {

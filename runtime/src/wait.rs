@@ -9,7 +9,7 @@ use crate::bell::Borrowed;
 use crate::channel::{Channel, hold};
 use crate::inside::Interruptions;
 use crate::socket::Socket;
-use crate::{stats, sys};
+use crate::{position, stats, sys};
 use convoy_aggregator::path::Path;
 use core::sync::atomic::Ordering;
 
@@ -52,13 +52,22 @@ pub fn readiness(fd: i32, socket: &Socket, channel: &Channel, slot: u32, wanted:
         }
     }
     if ask {
-        ready |= kernel_part(fd, socket, kernel_wanted);
+        ready |= kernel_part(fd, socket, channel, slot, kernel_wanted);
     }
     ready & (wanted | libc::POLLHUP | libc::POLLERR)
 }
 
-fn kernel_part(fd: i32, socket: &Socket, kernel_wanted: i16) -> i16 {
-    let state = kernel_state(fd, kernel_wanted);
+fn kernel_part(fd: i32, socket: &Socket, channel: &Channel, slot: u32, kernel_wanted: i16) -> i16 {
+    let may_end = channel.may_end(slot, socket.generation());
+    let mut state = kernel_state(fd, kernel_wanted);
+    if state & OVER != 0 && !may_end {
+        socket.hint.store(true, Ordering::Relaxed);
+        state &= !OVER;
+        if position::readable(fd) == 0 {
+            state &= !(libc::POLLIN | libc::POLLRDNORM);
+        }
+        return state;
+    }
     if state & OVER != 0 {
         socket.hint.store(true, Ordering::Relaxed);
         return state | libc::POLLIN | libc::POLLRDNORM;
@@ -86,10 +95,13 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
         return Ok(());
     };
     let waiters = &channel.own_line(slot).receive_waiters;
+    channel.introduce(bell.number, bell.fd());
     let placed = waiters.add_once(bell.number);
     bell.doze();
+    let over = socket.hint.load(Ordering::Relaxed);
+    let lifeline = if channel.watches_kernel(slot, socket.generation(), over) { fd } else { -1 };
     let mut set = [
-        libc::pollfd { fd, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 },
+        libc::pollfd { fd: lifeline, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 },
         libc::pollfd { fd: bell.fd(), events: libc::POLLIN, revents: 0 },
     ];
     let limit = if placed || timeout.is_some() { timeout } else { Some(TICK) };

@@ -58,14 +58,19 @@ pub fn now_us() -> u64 {
     sys::now_ns() / 1000
 }
 
-/// The state of a new lane.
-pub(super) fn new(settings: &Settings) -> Held {
+/// The state of a new lane; `never` where somebody else gathers.
+pub(super) fn new(settings: &Settings, never: bool) -> Held {
     let thresholds = Thresholds {
         bytes: settings.batch_bytes,
         frames: settings.batch_frames,
         delay_us: settings.batch_delay_us,
     };
-    Held { on: settings.batch_delay_us > 0, due: false, first: LAST, gather: Gather::new(thresholds) }
+    Held {
+        on: settings.batch_delay_us > 0 && !never,
+        due: false,
+        first: LAST,
+        gather: Gather::new(thresholds),
+    }
 }
 
 /// Bells of receivers whose frames were published, to be rung when the lock is free.

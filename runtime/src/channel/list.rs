@@ -1,7 +1,7 @@
 //! The channels of this process: making and attaching one, finding it again, freeing it long after its end.
 //! May contain `unsafe`: the list holds leaked boxes, which threads use without a lock.
 
-use super::Channel;
+use super::{Channel, Way};
 use crate::config::settings;
 use crate::lock::Mutex;
 use crate::process::{self, Identity};
@@ -16,6 +16,10 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicUsiz
 const SLOTS: u32 = 16384;
 const BLOCK_BYTES: u32 = 16384;
 const BLOCKS: u32 = 256;
+/// Lanes to an agent are larger: what the other host has not got yet stays in them.
+const AGENT_RING_BYTES: u32 = 1 << 20;
+/// Serial of channels that no registry knows.
+pub const AGENT_SERIAL: u64 = u64::MAX;
 /// How many channels a process can have; an index stays valid for the life of the process.
 const MAX_CHANNELS: usize = 4096;
 
@@ -38,9 +42,13 @@ pub fn all() -> impl Iterator<Item = &'static Channel> {
 /// the registry's lock and the slow lock.
 pub fn with_peer(session: &Session, locked: &Locked<'_>, peer: Identity) -> sys::Answer<&'static Channel> {
     let own = session.identity;
-    if let Some(known) = all()
-        .find(|channel| channel.peer == peer && channel.maker == own && channel.usable() && channel.side == 0)
-    {
+    if let Some(known) = all().find(|channel| {
+        channel.peer == peer
+            && channel.maker == own
+            && channel.usable()
+            && channel.side == 0
+            && !channel.leads_to_agent()
+    }) {
         return Ok(known);
     }
     match locked.channel_between(own, peer) {
@@ -91,13 +99,34 @@ fn create(own: Identity, peer: Identity, locked: &Locked<'_>) -> sys::Answer<&'s
     let sides = [own, peer];
     let (segment, fd) = Segment::create(geometry, serial, sides)?;
     let descriptor = table::adopt(fd)?;
-    let channel = register(segment, 0, serial, peer, descriptor)?;
+    let channel = register(segment, 0, serial, peer, descriptor, None)?;
     if !locked.enter_channel(Found { serial, sides, descriptor }) {
         channel.close_descriptor();
         return Err(libc::ENOSPC);
     }
     stats::process().channels_created.add(1);
     Ok(channel)
+}
+
+/// A new channel to the agent behind a Unix socket, with the descriptor of its segment for the agent.
+pub fn with_agent(session: &Session, agent: Identity, way: Way) -> sys::Answer<(&'static Channel, i32)> {
+    let geometry = Geometry {
+        ring_bytes: settings().ring_bytes.max(AGENT_RING_BYTES),
+        slots: SLOTS,
+        block_bytes: BLOCK_BYTES,
+        blocks: BLOCKS,
+    };
+    let (segment, fd) = Segment::create(geometry, AGENT_SERIAL, [session.identity, Identity::NOBODY])?;
+    match register(segment, 0, AGENT_SERIAL, agent, -1, Some(way)) {
+        Ok(channel) => {
+            stats::process().channels_created.add(1);
+            Ok((channel, fd))
+        }
+        Err(errno) => {
+            let _ = sys::close(fd);
+            Err(errno)
+        }
+    }
 }
 
 fn attach(found: &Found) -> sys::Answer<&'static Channel> {
@@ -109,7 +138,7 @@ fn attach(found: &Found) -> sys::Answer<&'static Channel> {
     let fd = Session::open_of(creator, found.descriptor)?;
     let segment = Segment::attach(fd, found.serial, found.sides);
     let _ = sys::close(fd);
-    let channel = register(segment?, 1, found.serial, creator, -1)?;
+    let channel = register(segment?, 1, found.serial, creator, -1, None)?;
     channel.segment.side(1).attached.store(1, Ordering::Release);
     stats::process().channels_attached.add(1);
     Ok(channel)
@@ -121,6 +150,7 @@ pub(super) fn register(
     serial: u64,
     peer: Identity,
     fd: i32,
+    way: Option<Way>,
 ) -> sys::Answer<&'static Channel> {
     let slots = segment.geometry.slots;
     let queue_bytes = settings().memory_limit as usize * 2 + (64 << 20);
@@ -135,6 +165,7 @@ pub(super) fn register(
         maker: process::own(),
         index: index as u32,
         descriptor: AtomicI32::new(fd),
+        way,
         streams: AtomicU32::new(0),
         sockets: (0..slots).map(|_| AtomicU32::new(0)).collect(),
         retired: AtomicBool::new(false),
@@ -182,6 +213,9 @@ fn bury(ended: *mut Channel) {
 
 /// The descriptor of a segment is wanted by the program: the segment can no longer be attached through it.
 pub fn moved(fd: i32) -> bool {
+    if all().any(|channel| channel.move_way(fd)) {
+        return true;
+    }
     let mut found = all().filter(|channel| channel.descriptor.load(Ordering::Relaxed) == fd);
     found.next().is_some_and(|channel| {
         channel.descriptor.store(-1, Ordering::Relaxed);

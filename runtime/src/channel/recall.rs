@@ -125,6 +125,10 @@ impl Channel {
     /// reached there. The answer is how many bytes beyond that were sent and have to be sent again.
     #[cold]
     pub fn obey_recall(&self, slot: u32, generation: u8) -> Result<usize, Trouble> {
+        if self.leads_to_agent() {
+            self.obey_far_recall(slot, generation);
+            return Ok(0);
+        }
         let line = self.peer_line(slot);
         wait_for(|| {
             let over = line.state(generation) != SlotState::WantsKernel || !self.usable();

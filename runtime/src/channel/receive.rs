@@ -93,6 +93,7 @@ impl Channel {
         mode: Mode,
         wakes: &mut Wakes,
     ) -> Result<Received, Trouble> {
+        self.take_changes(wakes);
         let stream = guard.stream(slot);
         let limit = match self.path_limit(slot, fd, stream)? {
             (Path::Kernel, limit) => return Ok(Received::Kernel(limit)),
@@ -138,6 +139,8 @@ impl Channel {
         let queued = position::readable(fd);
         let most = match self.path_limit(slot, fd, guard.stream(slot))? {
             (Path::Kernel, limit) => queued.min(limit),
+            // From another host such bytes may be of a switch that is still on its way.
+            (Path::Channel, _) if self.leads_to_agent() => 0,
             (Path::Channel, u64::MAX) => {
                 self.drain(&guard, None, &mut wakes)?;
                 if guard.stream(slot).first == NONE { queued } else { 0 }
@@ -171,6 +174,7 @@ impl Channel {
                 return Err(self.fail("impossible path switch"));
             }
             self.own_line(slot).passed.store(stream.path.passed(), Ordering::Release);
+            self.changed(slot);
         }
     }
 
@@ -200,6 +204,7 @@ impl Channel {
             return;
         };
         self.own_line(slot).limit.store(limit, Ordering::Release);
+        self.changed(slot);
         self.widen(stream);
     }
 
@@ -220,6 +225,7 @@ impl Channel {
         let _section = Section::new();
         let guard = self.lock_receiving()?;
         let mut wakes = Wakes::default();
+        self.take_changes(&mut wakes);
         let result = self.drain(&guard, None, &mut wakes);
         drop(guard);
         wakes.ring();

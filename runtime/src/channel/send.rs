@@ -7,8 +7,8 @@ use crate::inside::Section;
 use crate::iov::Cursor;
 use crate::shm::lock::LockError;
 use crate::shm::party::{LaneSending, Sending};
-use crate::shm::segment::SlotState;
-use crate::{bell, position, stats};
+use crate::shm::segment::{READY, STAYS, SlotState};
+use crate::{position, stats};
 use convoy_aggregator::path::Path;
 use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
 use core::sync::atomic::{AtomicU64, Ordering, fence};
@@ -68,7 +68,7 @@ impl Channel {
     /// At the start all blocks are this side's to lend, and nothing is held.
     pub(super) fn lend_all_blocks(&self) {
         if let Ok(guard) = self.lock_sending() {
-            guard.lane().held = hold::new(settings());
+            guard.lane().held = hold::new(settings(), self.leads_to_agent());
             let blocks = self.segment.geometry.blocks;
             for (index, word) in guard.lane().free_blocks.iter_mut().enumerate() {
                 let here = blocks.saturating_sub(index as u32 * 64).min(64);
@@ -101,14 +101,12 @@ impl Channel {
             }
             return Ok(Sent::Kernel);
         }
-        let line = self.peer_line(slot);
         let sent = self.put(slot, guard.lane(), stream, bytes)?;
         if guard.lane().held.on {
             self.after_holding(guard, bytes.remaining() == 0);
         } else {
             drop(guard);
-            fence(Ordering::SeqCst);
-            bell::ring_all(line.receive_waiters.snapshot());
+            self.ring_receiver(slot);
         }
         if self.asks_for_kernel(slot, generation) {
             return Ok(Sent::Recalled(sent));
@@ -276,7 +274,7 @@ impl Channel {
         if stream.stay || busy || line.state(stream.generation) != SlotState::Open {
             return false;
         }
-        if line.ready.load(Ordering::Acquire) == 0 {
+        if line.flags.load(Ordering::Acquire) & READY == 0 {
             return false;
         }
         let Some(sent) = position::sent(fd) else {
@@ -288,6 +286,7 @@ impl Channel {
         let own = self.own_line(slot);
         own.position[number as usize & 1].store(sent, Ordering::Relaxed);
         own.announced.store(number, Ordering::Release);
+        self.changed(slot);
         stats::process().switches_to_channel.add(1);
         true
     }
@@ -303,6 +302,7 @@ impl Channel {
         let own = self.own_line(slot);
         own.position[number as usize & 1].store(position, Ordering::Relaxed);
         own.announced.store(number, Ordering::Release);
+        self.changed(slot);
         stats::process().switches_to_kernel.add(1);
         true
     }
@@ -325,9 +325,10 @@ impl Channel {
         };
         guard.stream(slot).stay = true;
         let switched = self.switch_to_kernel(slot, guard.stream(slot));
+        self.own_line(slot).flags.fetch_or(STAYS, Ordering::Release);
+        self.changed(slot);
         drop(guard);
-        fence(Ordering::SeqCst);
-        bell::ring_all(self.peer_line(slot).receive_waiters.snapshot());
+        self.ring_receiver(slot);
         switched
     }
 
@@ -340,8 +341,7 @@ impl Channel {
         self.switch_to_kernel(slot, guard.stream(slot));
         self.enter_kernel_send(slot);
         drop(guard);
-        fence(Ordering::SeqCst);
-        bell::ring_all(self.peer_line(slot).receive_waiters.snapshot());
+        self.ring_receiver(slot);
         Ok(())
     }
 

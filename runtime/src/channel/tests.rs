@@ -41,7 +41,7 @@ impl Pair {
         let (accepted, _) = listener.accept().unwrap();
         let (slot, generation) = self.ends[0].open_slot().unwrap();
         assert!(self.ends[1].open_end(slot, generation));
-        self.ends.iter().for_each(|end| end.own_line(slot).ready.store(1, Ordering::Release));
+        self.ends.iter().for_each(|end| end.own_line(slot).flags.fetch_or(READY, Ordering::Release));
         Stream { ends: self.ends, sockets: [connected, accepted], slot, generation }
     }
 }

@@ -8,8 +8,8 @@ use std::ops::RangeInclusive;
 pub(super) type Parsed<T> = Result<T, String>;
 
 /// Providers of libfabric that Convoy knows how to ask for.
-pub(super) const PROVIDERS: [&str; 11] =
-    ["verbs", "efa", "cxi", "tcp", "udp", "sockets", "opx", "psm2", "psm3", "ucx", "usnic"];
+pub(super) const PROVIDERS: [&str; 12] =
+    ["verbs", "efa", "cxi", "tcp", "net", "udp", "sockets", "opx", "psm2", "psm3", "ucx", "usnic"];
 /// What libfabric can stack on a provider.
 const UTILITIES: [&str; 2] = ["ofi_rxm", "ofi_rxd"];
 

@@ -111,7 +111,7 @@ pub const VARIABLES: &[Variable] = &[
         name: "CONVOY_FABRIC",
         default: "auto",
         meaning: "what carries bytes: shared memory on one host, and a libfabric provider between hosts",
-        allowed: "'auto', 'shm', 'off' or a libfabric provider (verbs, efa, cxi, tcp, udp, sockets, opx, psm2, psm3, \
+        allowed: "'auto', 'shm', 'off' or a libfabric provider (verbs, efa, cxi, tcp, net, udp, sockets, opx, psm2, psm3, \
                   ucx, usnic; ';ofi_rxm' or ';ofi_rxd' behind it)",
         take: |settings, text| put(&mut settings.fabric, values::fabric(text)),
     },

@@ -30,25 +30,31 @@ impl BellWord<'_> {
         fence(Ordering::SeqCst);
     }
 
-    /// Sleeper: no ring is owed any more. `readable` when the FIFO was seen to hold rings; `empty` reads it empty.
-    pub fn wake(self, readable: bool, empty: impl FnOnce()) {
-        self.sleepers.fetch_sub(1, Ordering::SeqCst);
-        self.take_rings(readable || self.rung.load(Ordering::SeqCst) != 0, empty);
-    }
-
-    /// Sleeper: lets the next waker ring again; to be followed by a look for work. The FIFO is emptied first: in the
-    /// other order a ring in between would be swallowed with `rung` left set. The swap is ordered with the wakers'
-    /// swaps: one that finds `rung` set has published before this, one that comes later rings.
-    pub fn take_rings(self, rung: bool, empty: impl FnOnce()) {
-        if rung {
-            empty();
-            self.rung.swap(0, Ordering::SeqCst);
-        }
-    }
-
     /// Waker of process `own`, after publishing and a sequentially consistent fence: whether it is the one to write
     /// to the FIFO.
     pub fn must_ring(self, own: u32) -> bool {
         self.sleepers.load(Ordering::Relaxed) != 0 && self.rung.swap(own, Ordering::SeqCst) != own
+    }
+}
+
+/// Sleeper: no ring is owed any more by those who use any of `words`, which belong to one FIFO. `readable` when the FIFO
+/// was seen to hold rings; `empty` reads it empty.
+pub fn wake<'a>(words: impl Iterator<Item = BellWord<'a>> + Clone, readable: bool, empty: impl FnOnce()) {
+    words.clone().for_each(|word| {
+        word.sleepers.fetch_sub(1, Ordering::SeqCst);
+    });
+    let rung = readable || words.clone().any(|word| word.rung.load(Ordering::SeqCst) != 0);
+    take_rings(words, rung, empty);
+}
+
+/// Sleeper: lets the next waker ring again; to be followed by a look for work. The FIFO is emptied first: in the other
+/// order a ring in between would be swallowed with `rung` left set. The swap is ordered with the wakers' swaps: one
+/// that finds `rung` set has published before this, one that comes later rings.
+pub fn take_rings<'a>(words: impl Iterator<Item = BellWord<'a>>, rung: bool, empty: impl FnOnce()) {
+    if rung {
+        empty();
+        words.for_each(|word| {
+            word.rung.swap(0, Ordering::SeqCst);
+        });
     }
 }

@@ -3,7 +3,9 @@
 //! Every word states who writes it, who reads it and which ordering pairs with which. Values another process
 //! wrote are checked by the reader before use. This module tree may contain `unsafe`.
 
+pub mod bell_page;
 pub mod bell_word;
+pub mod changes;
 pub mod lock;
 pub mod party;
 pub mod ring;

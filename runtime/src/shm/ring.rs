@@ -102,7 +102,7 @@ impl Consumer {
     #[inline]
     pub fn refresh(&mut self, line: &ProducerLine, capacity: u64) -> Result<bool, Lie> {
         let tail = line.tail.load(Ordering::Acquire).max(self.revealed);
-        if tail < self.tail || tail - self.head > capacity || tail & 7 != 0 {
+        if tail < self.tail || tail - self.released > capacity || tail & 7 != 0 {
             return Err(Lie);
         }
         self.tail = tail;
@@ -143,6 +143,14 @@ impl Consumer {
         self.released = self.head;
         line.head.store(self.head, Ordering::Release);
         true
+    }
+
+    /// Gives what was taken before the cursor `end` back to the producer.
+    pub fn release_to(&mut self, line: &ConsumerLine, end: u64) {
+        if end > self.released && end <= self.head {
+            self.released = end;
+            line.head.store(end, Ordering::Release);
+        }
     }
 
     /// Bytes taken and not yet given back.

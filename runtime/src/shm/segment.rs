@@ -2,13 +2,15 @@
 //!
 //! ```text
 //!   0       header: magic, geometry, the two sides            (written by the creator, read-only afterwards)
-//!   4096    two lanes' cursor lines and block-return words
-//!   8192    slots x 128 bytes: two lines per stream, one written by each side
+//!   4096    two lanes' cursor lines and block-return words; with an agent: which lines each side has changed
+//!   12288   slots x 128 bytes: two lines per stream, one written by each side
 //!   ...     ring 0, ring 1        (ring d is written by side d)
 //!   ...     blocks 0, blocks 1    (block area d is written by side d)
 //! ```
 //! It is a memfd sealed against shrinking, so that no access can raise SIGBUS, and pages appear as they are used.
 
+use super::changes::Changes;
+pub use super::changes::MOST_FOLLOWED as MOST_SLOTS;
 use super::ring::{ConsumerLine, ProducerLine};
 use super::waiters::Waiters;
 use crate::process::Identity;
@@ -17,7 +19,9 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"convoyS1");
 const HEADER_BYTES: usize = 4096;
-const LANES_BYTES: usize = 4096;
+const LANES_BYTES: usize = 8192;
+/// Where the changes lie in the page of the lanes.
+const CHANGES_OFFSET: usize = 1024;
 const PAGE: usize = 4096;
 /// One slot: a line per side.
 const SLOT_BYTES: usize = 128;
@@ -75,6 +79,9 @@ pub struct SideHeader {
     identity: AtomicU64,
     /// 1 once the side has mapped the segment; the creator then closes its descriptor.
     pub attached: AtomicU32,
+    /// 1 while the agent, as this side, sleeps or does not look at this channel by itself. Set by the agent, cleared by
+    /// the program's thread that rings it: SeqCst with a fence between publishing and looking on both sides.
+    pub asleep: AtomicU32,
 }
 
 /// Cursor lines of one direction and the blocks that come back to its sender.
@@ -95,8 +102,8 @@ pub struct LaneLines {
 pub struct SideLine {
     /// How often this side, as a sender, has switched path; Release after `position`, read with Acquire.
     pub announced: AtomicU32,
-    /// 1 when this side, as a receiver, follows switches of the other: Release, Acquire by the sender.
-    pub ready: AtomicU32,
+    /// [`READY`] and [`STAYS`]: Release, read with Acquire.
+    pub flags: AtomicU32,
     /// Byte position of switch number i at index i & 1: kernel bytes for a switch to the channel, channel bytes
     /// for one to the kernel.
     pub position: [AtomicU64; 2],
@@ -118,6 +125,11 @@ pub struct SideLine {
     pub receive_waiters: Waiters,
 }
 
+/// Flag of a line: this side, as a receiver, follows switches of the other.
+pub const READY: u32 = 1;
+/// Flag of a line: this side, as a sender, has switched to the kernel for the last time.
+pub const STAYS: u32 = 2;
+
 /// What a side says about its end of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -127,6 +139,8 @@ pub enum SlotState {
     /// Wants what it receives to come through the kernel from now on.
     WantsKernel = 2,
     Closed = 3,
+    /// Said by an agent only: the way to the other host is gone.
+    Lost = 4,
 }
 
 impl SideLine {
@@ -142,13 +156,14 @@ impl SideLine {
             (true, 1) => SlotState::Open,
             (true, 2) => SlotState::WantsKernel,
             (true, 3) => SlotState::Closed,
+            (true, 4) => SlotState::Lost,
             _ => SlotState::Free,
         }
     }
 
     /// Back to the state before a stream opens.
     pub fn reset(&self) {
-        let halves = [&self.announced, &self.ready, &self.passed, &self.state, &self.descriptor];
+        let halves = [&self.announced, &self.flags, &self.passed, &self.state, &self.descriptor];
         for word in halves.into_iter().chain([&self.kernel_senders]) {
             word.store(0, Ordering::Relaxed);
         }
@@ -263,6 +278,13 @@ impl Segment {
         unsafe { &*self.base.add(HEADER_BYTES).cast::<LaneLines>().add(sender & 1) }
     }
 
+    /// Which lines `side` has changed, where the other side does not look at each by itself.
+    #[inline]
+    pub fn changes(&self, side: usize) -> &'static Changes {
+        // SAFETY: inside the lanes' pages; atomics only.
+        unsafe { &*self.base.add(HEADER_BYTES + CHANGES_OFFSET).cast::<Changes>().add(side & 1) }
+    }
+
     /// The line that `side` writes for `slot`; the slot must be below `geometry.slots`.
     #[inline]
     pub fn line(&self, slot: u32, side: usize) -> &'static SideLine {
@@ -291,7 +313,8 @@ impl Segment {
 
 const NO_GEOMETRY: Geometry = Geometry { ring_bytes: 0, slots: 1, block_bytes: 0, blocks: 0 };
 const _: () = assert!(size_of::<SideLine>() == 64 && size_of::<Header>() <= HEADER_BYTES);
-const _: () = assert!(2 * size_of::<LaneLines>() <= LANES_BYTES);
+const _: () = assert!(2 * size_of::<LaneLines>() <= CHANGES_OFFSET);
+const _: () = assert!(CHANGES_OFFSET + 2 * size_of::<Changes>() <= LANES_BYTES);
 
 #[cfg(test)]
 mod tests {

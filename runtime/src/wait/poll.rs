@@ -89,7 +89,7 @@ fn members(set: &[libc::pollfd]) -> Heap<SmallVec<[Member; FEW]>> {
         let kind = match table::get(entry.fd) {
             Entry::Socket(number) => {
                 let socket = socket::at(number)?;
-                if socket.state() == State::Candidate && socket.offer().is_some() {
+                if socket.state() == State::Candidate && socket.is_offered() {
                     promote::consider(number, socket, entry.fd);
                 }
                 match socket.state() {
@@ -278,6 +278,10 @@ impl Poll<'_> {
                     events |= libc::POLLOUT;
                 }
                 entry.events = events;
+                let over = socket.hint.load(Ordering::Relaxed);
+                if events & libc::POLLOUT == 0 && !channel.watches_kernel(*slot, socket.generation(), over) {
+                    entry.fd = -1;
+                }
             }
         }
         kernel_set
@@ -306,6 +310,7 @@ impl Poll<'_> {
 
     fn place(&self, bell: &Bell) -> bool {
         self.readers().fold(true, |all, (channel, slot)| {
+            channel.introduce(bell.number, bell.fd());
             channel.own_line(slot).receive_waiters.add_once(bell.number) && all
         })
     }

@@ -1,7 +1,7 @@
 //! Sleep and wake (`bell`, `shm/bell_word.rs`, `shm/waiters.rs`): no order of events leaves a sleeper asleep with
 //! work to do. loom reports a lost wake-up as a deadlock: the FIFO here blocks as the kernel's poll does.
 
-use crate::bell_word::BellWord;
+use crate::bell_word::{self, BellWord};
 use crate::explore;
 use crate::ring::{Consumer, Producer, ProducerLine};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
@@ -96,7 +96,7 @@ impl World {
             if !found {
                 bell.sleep();
             }
-            bell.word().wake(!found, || bell.empty());
+            bell_word::wake(core::iter::once(bell.word()), !found, || bell.empty());
             self.waiters.remove(number);
         }
     }
@@ -157,7 +157,7 @@ fn rings_taken_for_another_sleeper() {
             (0..3).for_each(|_| waker.send(0, &mut own));
         });
         bell.sleep();
-        bell.word().take_rings(true, || bell.empty());
+        bell_word::take_rings(core::iter::once(bell.word()), true, || bell.empty());
         let mut own = Consumer::default();
         own.refresh(&world.lanes[0], 1 << 12).unwrap();
         let seen_all = own.next(1 << 12).1 == 24;

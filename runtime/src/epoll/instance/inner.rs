@@ -4,7 +4,7 @@
 use super::{EDGE, IN_SIDE, Nested, ONESHOT, OUT_SIDE, State};
 use crate::bell::{self, Bell};
 use crate::channel::Channel;
-use crate::{session, socket, stats, sys, table};
+use crate::{socket, stats, sys, table};
 use core::sync::atomic::Ordering;
 
 /// Data of the bell in the inner instance; lifelines have their descriptor.
@@ -31,9 +31,7 @@ impl State {
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: BELL };
         // SAFETY: one valid event.
         let _ = unsafe { sys::epoll_ctl(inner, libc::EPOLL_CTL_ADD, bell.fd(), &mut event) };
-        if let Some(session) = session::current() {
-            session.registry.bell(bell.number).sleepers.store(self.sleepers, Ordering::SeqCst);
-        }
+        bell.set_sleepers(self.sleepers);
         Ok(())
     }
 
@@ -52,6 +50,7 @@ impl State {
             self.tick = true;
             return;
         };
+        channel.introduce(number, self.bell.as_ref().map_or(-1, Bell::fd));
         let placed = channel.own_line(slot).receive_waiters.add(number);
         self.tick |= !placed;
     }

@@ -1,0 +1,24 @@
+//! `convoy agent`: one per host. It carries streams of this host's programs to other hosts' agents, over RDMA.
+//!
+//! - [`setup`]: from the command line to a running engine.
+//! - [`engine`]: the thread that turns from rails to programs and back; [`wait`] is how it sleeps.
+//! - [`sessions`], [`program`]: programs of this host and their channels.
+//! - [`hosts`], [`link`]: other agents, and the links to them over rails; [`message`] is what agents say.
+//! - [`broker`]: which connections are offered at both ends.
+//! - [`transmit`], [`receive`]: from programs' rings into batches, and back.
+//!
+//! Not here: devices (`convoy-fabric`), control connections, keys and policy (`convoy-control`), the layout of a
+//! channel (`convoy_runtime::port`), the format of batches (`convoy-aggregator`).
+
+mod broker;
+mod engine;
+mod hosts;
+mod link;
+mod message;
+mod program;
+mod receive;
+mod sessions;
+pub(crate) mod setup;
+mod signals;
+mod transmit;
+mod wait;

@@ -1,0 +1,349 @@
+//! Offers: programs here and on other hosts that want to accelerate a connection find each other.
+//!
+//! A program's offer names a connection by its socket, which the agent looks at itself. The peer agent is found by the
+//! connection's remote address and told of it. When both ends of a connection are offered, the agent of the end with
+//! the lower address opens a stream. Offers that never meet expire.
+
+use super::engine::Engine;
+use super::link::LinkState;
+use super::message::Message;
+use super::sessions::Ends;
+use convoy_control::peers::{PeerId, Probe};
+use convoy_control::policy::{Policy, Request};
+use convoy_runtime::agent::protocol::{self, Reason};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// How long an offer waits for the other end.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Most offers that one peer may have waiting.
+const MOST_REMOTE: usize = 100_000;
+
+pub(super) struct Broker {
+    pub(super) policy: Policy,
+    local: HashMap<Ends, LocalOffer>,
+    /// By this host's view of the connection.
+    remote: HashMap<Ends, RemoteOffer>,
+    /// Other agents by their instance.
+    pub(super) hosts: HashMap<u128, Host>,
+}
+
+/// Another agent.
+pub(super) struct Host {
+    pub(super) name: String,
+    /// Control connections to it and the addresses they go to.
+    pub(super) sessions: Vec<(PeerId, IpAddr)>,
+    /// When links may be proposed again.
+    pub(super) propose_at: Instant,
+}
+
+struct LocalOffer {
+    program: usize,
+    id: u64,
+    since: Instant,
+    state: OfferState,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum OfferState {
+    Waiting,
+    /// Opened here, the peer has not agreed yet.
+    Opening {
+        link: usize,
+        stream: u32,
+        slot: u32,
+        generation: u8,
+    },
+    /// The program has withdrawn it meanwhile.
+    Withdrawn {
+        link: usize,
+        stream: u32,
+        slot: u32,
+    },
+}
+
+struct RemoteOffer {
+    instance: u128,
+    since: Instant,
+}
+
+impl Broker {
+    pub(super) fn new(policy: Policy) -> Self {
+        Self { policy, local: HashMap::new(), remote: HashMap::new(), hosts: HashMap::new() }
+    }
+
+    /// The other agent that a control connection leads to.
+    pub(super) fn instance_of(&self, peer: PeerId) -> Option<u128> {
+        let has = |host: &&Host| host.sessions.iter().any(|(known, _)| *known == peer);
+        self.hosts.iter().find(|(_, host)| has(host)).map(|(instance, _)| *instance)
+    }
+
+    /// The control connection for an address, and whose it is.
+    fn session_for(&self, address: IpAddr) -> Option<(u128, PeerId)> {
+        self.hosts.iter().find_map(|(instance, host)| {
+            let session = host.sessions.iter().find(|(_, known)| *known == address)?;
+            Some((*instance, session.0))
+        })
+    }
+
+    /// Whether an agent may speak for an address: it is where a control connection to it goes.
+    fn speaks_for(&self, instance: u128, address: IpAddr) -> bool {
+        self.session_for(address).is_some_and(|(known, _)| known == instance)
+    }
+}
+
+impl Engine {
+    /// A program offers a connection.
+    pub(super) fn offer(&mut self, index: usize, id: u64, ends: Ends) {
+        self.counters.offers += 1;
+        let Some(program) = self.programs[index].as_ref() else { return };
+        let request = Request {
+            uid: program.session.uid,
+            program: &program.name,
+            local: ends.local,
+            remote: ends.remote,
+        };
+        if !self.broker.policy.decide(&request).allow {
+            self.decline(index, id, Reason::Policy);
+            return;
+        }
+        let offer = LocalOffer { program: index, id, since: Instant::now(), state: OfferState::Waiting };
+        self.broker.local.insert(ends, offer);
+        match self.peers.probe(ends.remote.ip()) {
+            Probe::Known(peer) => {
+                self.send(peer, &Message::Offer { local: ends.local, remote: ends.remote });
+                self.meet(ends);
+            }
+            Probe::Dialing => {}
+            Probe::Unreachable | Probe::Busy => self.decline_ends(&ends, Reason::NoPeer),
+        }
+    }
+
+    /// A program gives up an offer, answered or not.
+    pub(super) fn withdraw(&mut self, index: usize, id: u64) {
+        let of_id = |offer: &LocalOffer| offer.program == index && offer.id == id;
+        let ends = self.broker.local.iter().find(|(_, offer)| of_id(offer)).map(|(ends, _)| *ends);
+        if let Some(ends) = ends {
+            self.withdraw_ends(ends);
+            return;
+        }
+        let slot = self.programs[index].as_ref().and_then(|program| program.slot_of_offer(id));
+        if let Some(slot) = slot {
+            self.close_here(index, slot);
+        }
+    }
+
+    fn withdraw_ends(&mut self, ends: Ends) {
+        let Some(offer) = self.broker.local.get_mut(&ends) else { return };
+        match offer.state {
+            OfferState::Opening { link, stream, slot, .. } => {
+                offer.state = OfferState::Withdrawn { link, stream, slot };
+                return;
+            }
+            OfferState::Withdrawn { .. } => return,
+            OfferState::Waiting => {}
+        }
+        self.broker.local.remove(&ends);
+        if let Some((_, peer)) = self.broker.session_for(ends.remote.ip()) {
+            self.send(peer, &Message::Withdraw { local: ends.local, remote: ends.remote });
+        }
+    }
+
+    /// All offers of a program that has ended.
+    pub(super) fn withdraw_all(&mut self, index: usize) {
+        let of_program = |offer: &LocalOffer| offer.program == index;
+        let ends: Vec<Ends> =
+            self.broker.local.iter().filter(|(_, offer)| of_program(offer)).map(|(ends, _)| *ends).collect();
+        ends.into_iter().for_each(|ends| self.withdraw_ends(ends));
+    }
+
+    fn decline(&mut self, index: usize, id: u64, reason: Reason) {
+        self.counters.offers_declined += 1;
+        if let Some(program) = self.programs.get(index).and_then(Option::as_ref) {
+            program.session.send(protocol::Message::Declined { id, reason }, None);
+        }
+    }
+
+    fn decline_ends(&mut self, ends: &Ends, reason: Reason) {
+        if let Some(offer) = self.broker.local.remove(ends) {
+            self.decline(offer.program, offer.id, reason);
+        }
+    }
+
+    /// There is a control connection to an address: its agent is told of the offers that wait for it.
+    pub(super) fn offer_all(&mut self, peer: PeerId, address: IpAddr) {
+        let waiting: Vec<Ends> =
+            self.broker.local.keys().filter(|ends| ends.remote.ip() == address).copied().collect();
+        for ends in waiting {
+            self.send(peer, &Message::Offer { local: ends.local, remote: ends.remote });
+            self.meet(ends);
+        }
+    }
+
+    /// No agent answers at an address.
+    pub(super) fn decline_all(&mut self, address: IpAddr) {
+        let waiting = |ends: &&Ends| ends.remote.ip() == address;
+        let ends: Vec<Ends> = self.broker.local.keys().filter(waiting).copied().collect();
+        ends.iter().for_each(|ends| self.decline_ends(ends, Reason::NoPeer));
+    }
+
+    /// Links to an agent are there: offers that wait may go on.
+    pub(super) fn meet_all(&mut self, instance: u128) {
+        let of_host = |offer: &RemoteOffer| offer.instance == instance;
+        let ends: Vec<Ends> =
+            self.broker.remote.iter().filter(|(_, offer)| of_host(offer)).map(|(ends, _)| *ends).collect();
+        ends.into_iter().for_each(|ends| self.meet(ends));
+    }
+
+    /// Another agent offers a connection.
+    pub(super) fn on_offer(&mut self, instance: u128, ends: Ends) {
+        if !self.broker.speaks_for(instance, ends.remote.ip()) {
+            tracing::warn!(%ends, "an agent offers a connection that is not of its host");
+            return;
+        }
+        if self.broker.remote.len() < MOST_REMOTE {
+            self.broker.remote.insert(ends, RemoteOffer { instance, since: Instant::now() });
+            self.meet(ends);
+        }
+    }
+
+    pub(super) fn on_withdraw(&mut self, instance: u128, ends: &Ends) {
+        if self.broker.remote.get(ends).is_some_and(|offer| offer.instance == instance) {
+            self.broker.remote.remove(ends);
+        }
+    }
+
+    /// Opens a stream if both ends want it and it is this side's to open.
+    fn meet(&mut self, ends: Ends) {
+        let Some(offer) = self.broker.local.get(&ends) else { return };
+        let Some(remote) = self.broker.remote.get(&ends) else { return };
+        let opens = ends.local < ends.remote && offer.state == OfferState::Waiting;
+        let Some(link) = self.choose_link(remote.instance, &ends).filter(|_| opens) else { return };
+        let (program, id) = (offer.program, offer.id);
+        let Some(stream) = self.links[link].as_mut().and_then(|link| link.next_stream()) else { return };
+        let Some((slot, generation)) = self.enter_stream(program, id, link, stream, true) else {
+            self.decline_ends(&ends, Reason::Limit);
+            return;
+        };
+        if let Some(offer) = self.broker.local.get_mut(&ends) {
+            offer.state = OfferState::Opening { link, stream, slot, generation };
+        }
+        self.broker.remote.remove(&ends);
+        let token = self.links[link].as_ref().map_or(0, |link| link.token);
+        self.tell(link, &Message::Open { local: ends.local, remote: ends.remote, token, stream });
+    }
+
+    fn enter_stream(
+        &mut self,
+        program: usize,
+        id: u64,
+        link: usize,
+        stream: u32,
+        ours: bool,
+    ) -> Option<(u32, u8)> {
+        let (slot, generation) = self.programs.get_mut(program)?.as_mut()?.open(link, stream, id)?;
+        let entered = self.links[link].as_mut().is_some_and(|link| link.enter(stream, program, slot, ours));
+        if !entered {
+            self.programs.get_mut(program)?.as_mut()?.free(slot);
+            return None;
+        }
+        Some((slot, generation))
+    }
+
+    /// The other agent has opened a stream for a connection.
+    pub(super) fn on_open(&mut self, instance: u128, ends: Ends, token: u64, stream: u32) {
+        let link = self.links.iter().position(|link| {
+            link.as_ref().is_some_and(|link| {
+                link.token == token && link.host == instance && link.state == LinkState::Up
+            })
+        });
+        let Some(link) = link else { return };
+        let answer = match self.try_open(instance, ends, link, stream) {
+            Ok(()) => Message::Opened { local: ends.local, remote: ends.remote, token, stream },
+            Err(reason) => {
+                let reason = reason.to_owned();
+                Message::Refused { local: ends.local, remote: ends.remote, token, stream, reason }
+            }
+        };
+        self.tell(link, &answer);
+    }
+
+    fn try_open(&mut self, instance: u128, ends: Ends, link: usize, stream: u32) -> Result<(), &'static str> {
+        if !self.broker.speaks_for(instance, ends.remote.ip()) || ends.local < ends.remote {
+            return Err("not yours to open");
+        }
+        let waiting = self.broker.local.get(&ends).filter(|offer| offer.state == OfferState::Waiting);
+        let Some((program, id)) = waiting.map(|offer| (offer.program, offer.id)) else {
+            return Err("not offered");
+        };
+        let entered = self.enter_stream(program, id, link, stream, false);
+        let (slot, generation) = entered.ok_or("no room")?;
+        self.broker.local.remove(&ends);
+        self.broker.remote.remove(&ends);
+        self.tell_program(program, protocol::Message::Opened { id, slot, generation });
+        Ok(())
+    }
+
+    /// The other agent agrees to a stream, or does not.
+    pub(super) fn on_opened(&mut self, ends: &Ends, token: u64, stream: u32, agreed: bool) {
+        let Some(offer) = self.broker.local.get(ends) else { return };
+        let (program, id) = (offer.program, offer.id);
+        let (OfferState::Opening { link, stream: known, slot, .. }
+        | OfferState::Withdrawn { link, stream: known, slot }) = offer.state
+        else {
+            return;
+        };
+        let state = offer.state;
+        let of_link = self.links.get(link).and_then(Option::as_ref).is_some_and(|link| link.token == token);
+        if known != stream || !of_link {
+            return;
+        }
+        self.broker.local.remove(ends);
+        match (agreed, state) {
+            (true, OfferState::Opening { generation, .. }) => {
+                self.tell_program(program, protocol::Message::Opened { id, slot, generation });
+            }
+            (true, _) => self.close_here(program, slot),
+            (false, _) => {
+                if let Some(link) = self.links[link].as_mut() {
+                    link.leave(stream);
+                }
+                if let Some(program) = self.programs[program].as_mut() {
+                    program.free(slot);
+                }
+                self.decline(program, id, Reason::Policy);
+            }
+        }
+    }
+
+    fn tell_program(&mut self, index: usize, message: protocol::Message) {
+        let sent = self.programs.get(index).and_then(Option::as_ref).map(|p| p.session.send(message, None));
+        if sent == Some(false) {
+            self.drop_program(index, "it does not take messages");
+        }
+    }
+
+    /// Offers that nobody answers end.
+    pub(super) fn expire_offers(&mut self, now: Instant) {
+        let old = |since: Instant| now.saturating_duration_since(since) > PATIENCE;
+        self.broker.remote.retain(|_, offer| !old(offer.since));
+        let waiting = |offer: &LocalOffer| offer.state == OfferState::Waiting && old(offer.since);
+        let ends: Vec<Ends> =
+            self.broker.local.iter().filter(|(_, offer)| waiting(offer)).map(|(ends, _)| *ends).collect();
+        for ends in ends {
+            if let Some((_, peer)) = self.broker.session_for(ends.remote.ip()) {
+                self.send(peer, &Message::Withdraw { local: ends.local, remote: ends.remote });
+            }
+            self.decline_ends(&ends, Reason::Unmatched);
+        }
+    }
+
+    /// Offers that were being opened on a link that is gone wait again.
+    pub(super) fn forget_opening(&mut self, index: usize) {
+        let opening = |offer: &LocalOffer| matches!(offer.state, OfferState::Opening { link, .. } | OfferState::Withdrawn { link, .. } if link == index);
+        let ends: Vec<Ends> =
+            self.broker.local.iter().filter(|(_, offer)| opening(offer)).map(|(ends, _)| *ends).collect();
+        ends.iter().for_each(|ends| self.decline_ends(ends, Reason::NoPeer));
+    }
+}

@@ -1,0 +1,258 @@
+//! The engine: one thread that owns rails, links and programs' channels, and turns from one to the other.
+//!
+//! While there is work it polls; then it looks on for a moment, because the next message is likely to come soon, and
+//! then it sleeps in epoll by the programs' doorbells, the rails' wait descriptors and the control connections.
+
+use super::broker::Broker;
+use super::link::Link;
+use super::program::Program;
+use super::setup::Setup;
+use super::signals::Signals;
+use super::wait::{Token, Waiter};
+use convoy_aggregator::gather::Thresholds;
+use convoy_control::peers::{Events, Peers};
+use convoy_control::policy::Policy;
+use convoy_fabric::{Event, Fabric, Limits};
+use convoy_runtime::agent::server::Server;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// A rail of this host.
+pub(super) struct Rail {
+    pub(super) fabric: Box<dyn Fabric>,
+    pub(super) limits: Limits,
+    pub(super) provider: String,
+    pub(super) at: Option<IpAddr>,
+}
+
+/// Everything the engine's thread owns.
+pub(super) struct Engine {
+    pub(super) rails: Vec<Rail>,
+    pub(super) programs: Vec<Option<Program>>,
+    pub(super) links: Vec<Option<Link>>,
+    pub(super) broker: Broker,
+    pub(super) peers: Peers,
+    pub(super) from_peers: Events,
+    pub(super) server: Server,
+    pub(super) waiter: Waiter,
+    signals: Signals,
+    policy_file: Option<PathBuf>,
+    pub(super) thresholds: Thresholds,
+    pub(super) network: u64,
+    /// This run of the agent, as peers know it.
+    pub(super) instance: u128,
+    pub(super) next_link: u32,
+    pub(super) counters: Counters,
+    pub(super) now_us: u64,
+    start: Instant,
+    spin: Duration,
+    // Kept to be used again.
+    pub(super) events: Vec<Event>,
+    pub(super) changed: Vec<u32>,
+    pub(super) scratch: Vec<u8>,
+    pub(super) batch: Vec<u8>,
+    pub(super) delivered: Vec<u32>,
+    /// Streams whose programs have something to look at.
+    pub(super) touched: Vec<(usize, u32)>,
+    /// Streams that end when their last batch has left.
+    pub(super) ending: Vec<(usize, u32)>,
+}
+
+/// Counters of the agent as a whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    pub(super) doorbells_rung: u64,
+    pub(super) sleeps: u64,
+    pub(super) links_lost: u64,
+    pub(super) offers: u64,
+    pub(super) offers_declined: u64,
+}
+
+/// Rounds between two looks at sockets while there is work.
+const ROUNDS_PER_LOOK: u32 = 64;
+/// Rounds without anything new after which a program has to ring again.
+const IDLE_ROUNDS: u32 = 200;
+const TICK: Duration = Duration::from_millis(500);
+/// Sleeping limit while bytes wait for room in a program's ring, which does not ring for room.
+const ROOM_TICK: Duration = Duration::from_millis(1);
+
+impl Engine {
+    pub(super) fn new(setup: Setup) -> Self {
+        Self {
+            rails: setup.rails,
+            programs: Vec::new(),
+            links: Vec::new(),
+            broker: Broker::new(setup.policy),
+            peers: setup.peers,
+            from_peers: setup.from_peers,
+            server: setup.server,
+            waiter: setup.waiter,
+            signals: setup.signals,
+            policy_file: setup.policy_file,
+            thresholds: setup.thresholds,
+            network: setup.network,
+            instance: setup.instance,
+            next_link: 0,
+            counters: Counters::default(),
+            now_us: 0,
+            start: Instant::now(),
+            spin: setup.spin,
+            events: Vec::new(),
+            changed: Vec::new(),
+            scratch: Vec::new(),
+            batch: Vec::new(),
+            delivered: Vec::new(),
+            touched: Vec::new(),
+            ending: Vec::new(),
+        }
+    }
+
+    /// Runs until a signal asks for the end.
+    pub(super) fn run(&mut self) {
+        let mut rounds = 0u32;
+        let mut last_work = Instant::now();
+        let mut next_tick = Instant::now();
+        loop {
+            let now = Instant::now();
+            self.now_us = (now - self.start).as_micros() as u64;
+            let mut work = self.poll_rails();
+            work |= self.collect();
+            work |= self.transmit();
+            rounds = rounds.wrapping_add(1);
+            if now >= next_tick {
+                next_tick = now + TICK;
+                self.tick(now);
+            }
+            if work {
+                last_work = now;
+                if !rounds.is_multiple_of(ROUNDS_PER_LOOK) {
+                    continue;
+                }
+                if self.look(Some(Duration::ZERO)) {
+                    return;
+                }
+                continue;
+            }
+            self.end_those_over();
+            self.acknowledge();
+            if now - last_work < self.spin {
+                std::thread::yield_now();
+                continue;
+            }
+            if self.sleep() {
+                return;
+            }
+            last_work = Instant::now();
+        }
+    }
+
+    /// Sleeps until something happens; true when the agent is to end.
+    fn sleep(&mut self) -> bool {
+        let mut news = false;
+        for program in self.programs.iter_mut().flatten().filter(|program| program.awake) {
+            if let Some(port) = &program.port {
+                port.doze();
+                news |= port.has_news();
+            }
+            program.awake = false;
+        }
+        let may_sleep = self.rails.iter_mut().all(|rail| rail.fabric.may_sleep());
+        let polled = self.rails.iter().any(|rail| rail.fabric.wait_descriptor().is_none());
+        if news {
+            self.wake_programs_with_news();
+        }
+        let overflow = self.programs.iter().flatten().any(|program| !program.overflow.is_empty());
+        let due = self.links.iter().flatten().filter_map(|link| link.gather.poll_timeout()).min();
+        let due = due.map(|due| Duration::from_micros(due.saturating_sub(self.now_us).max(1)));
+        let limit = match (news || !may_sleep, polled, overflow) {
+            (true, ..) => Duration::ZERO,
+            (_, true, _) | (.., true) => ROOM_TICK,
+            _ => due.unwrap_or(TICK).min(TICK),
+        };
+        self.counters.sleeps += 1;
+        self.look(Some(limit))
+    }
+
+    fn wake_programs_with_news(&mut self) {
+        for program in self.programs.iter_mut().flatten() {
+            if let Some(port) = program.port.as_ref().filter(|port| port.has_news()) {
+                port.wake();
+                program.awake = true;
+                program.idle = 0;
+            }
+        }
+    }
+
+    /// Takes what the sockets have to say, waiting for at most `limit`; true when the agent is to end.
+    fn look(&mut self, limit: Option<Duration>) -> bool {
+        self.rest_idle_programs();
+        let tokens = self.waiter.wait(limit);
+        let mut end = false;
+        for token in tokens {
+            match token {
+                Token::Signal => end |= self.on_signal(),
+                Token::Server => self.accept_programs(),
+                Token::Peers => self.hear_peers(),
+                Token::Rail => {}
+                Token::Doorbell(index) => self.on_doorbell(index),
+                Token::Program(index) => self.hear_program(index),
+            }
+        }
+        end
+    }
+
+    /// A signal came: true when the agent is to end.
+    fn on_signal(&mut self) -> bool {
+        let (end, reload) = self.signals.take();
+        if reload && let Some(path) = &self.policy_file {
+            match Policy::read(path) {
+                Ok(policy) => {
+                    self.broker.policy = policy;
+                    tracing::info!("policy read again");
+                }
+                Err(error) => tracing::error!(%error, "the old policy stays"),
+            }
+        }
+        end
+    }
+
+    /// Ends links and control connections in good order.
+    pub(super) fn shut_down(&mut self) {
+        for index in 0..self.links.len() {
+            self.lose_link(index, "the agent ends");
+        }
+        self.peers.shutdown();
+    }
+
+    /// A number that nobody guesses.
+    pub(super) fn random(&self) -> u64 {
+        let mut bytes = [0; 8];
+        // The kernel's generator is ready when a machine runs agents.
+        let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+        u64::from_ne_bytes(bytes)
+    }
+
+    fn on_doorbell(&mut self, index: usize) {
+        if let Some(program) = self.programs.get_mut(index).and_then(Option::as_mut)
+            && let Some(port) = &program.port
+        {
+            port.wake();
+            program.awake = true;
+            program.idle = 0;
+        }
+    }
+
+    /// Programs that have not sent anything for a while ring when they do.
+    fn rest_idle_programs(&mut self) {
+        for program in self.programs.iter_mut().flatten() {
+            if program.awake && program.idle > IDLE_ROUNDS {
+                if let Some(port) = &program.port {
+                    port.doze();
+                    program.awake = port.has_news();
+                }
+                program.idle = 0;
+            }
+        }
+    }
+}

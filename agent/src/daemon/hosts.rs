@@ -1,0 +1,275 @@
+//! Other agents: control connections come and go, rails are agreed upon, links made and lost.
+
+use super::broker::Host;
+use super::engine::Engine;
+use super::link::{BATCH_BYTES, BUFFERS, Link, LinkState, RING_BYTES};
+use super::message::{Message, from_hex, to_hex};
+use super::sessions::Ends;
+use convoy_control::peers::{Event, PeerId};
+use convoy_fabric::{Access, LinkId, RemoteMemory};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// Between two attempts to make links to an agent.
+const BETWEEN_PROPOSALS: Duration = Duration::from_secs(1);
+/// Sizes of a ring that a peer may offer.
+const RINGS: std::ops::RangeInclusive<u64> = 4 * BATCH_BYTES as u64..=1 << 30;
+
+impl Engine {
+    /// Takes what the control connections have to say.
+    pub(super) fn hear_peers(&mut self) {
+        self.waiter.empty_wake();
+        while let Ok(event) = self.from_peers.try_recv() {
+            match event {
+                Event::Up { peer, address, instance, name, .. } => {
+                    self.peer_up(peer, address, instance, name)
+                }
+                Event::Down { peer, reason } => self.peer_down(peer, &reason),
+                Event::Unreachable { address, reason } => {
+                    tracing::debug!(%address, reason, "no agent");
+                    self.decline_all(address);
+                }
+                Event::Message { peer, bytes } => {
+                    let Some(instance) = self.broker.instance_of(peer) else { continue };
+                    match Message::decode(&bytes) {
+                        Some(message) => self.on_peer_message(peer, instance, message),
+                        None => self.peers.close(peer, "a message that makes no sense"),
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_peer_message(&mut self, peer: PeerId, instance: u128, message: Message) {
+        match message {
+            Message::Rail { token, provider, at, address, key, base, bytes } => {
+                let target = RemoteMemory { key, base, bytes };
+                let Some(address) = from_hex(&address).filter(|_| RINGS.contains(&bytes)) else { return };
+                self.on_rail(peer, instance, token, &provider, at, &address, target);
+            }
+            Message::Offer { local, remote } => self.on_offer(instance, Ends::of_other(local, remote)),
+            Message::Withdraw { local, remote } => self.on_withdraw(instance, &Ends::of_other(local, remote)),
+            Message::Open { local, remote, token, stream } => {
+                self.on_open(instance, Ends::of_other(local, remote), token, stream);
+            }
+            Message::Opened { local, remote, token, stream } => {
+                self.on_opened(&Ends::of_other(local, remote), token, stream, true);
+            }
+            Message::Refused { local, remote, token, stream, reason } => {
+                let ends = Ends::of_other(local, remote);
+                tracing::debug!(%ends, reason, "refused by the other agent");
+                self.on_opened(&ends, token, stream, false);
+            }
+            Message::Unknown => {}
+        }
+    }
+
+    pub(super) fn send(&self, peer: PeerId, message: &Message) {
+        // A peer that is down or full is closed; its end is told as an event.
+        let _ = self.peers.send(peer, message.encode());
+    }
+
+    /// Sends to the agent at the other end of a link.
+    pub(super) fn tell(&self, link: usize, message: &Message) {
+        let host = self.links[link].as_ref().and_then(|link| self.broker.hosts.get(&link.host));
+        if let Some((peer, _)) = host.and_then(|host| host.sessions.first()) {
+            self.send(*peer, message);
+        }
+    }
+
+    fn peer_up(&mut self, peer: PeerId, address: IpAddr, instance: u128, name: String) {
+        tracing::info!(%address, name, "agent found");
+        let host = self.broker.hosts.entry(instance).or_insert_with(|| Host {
+            name,
+            sessions: Vec::new(),
+            propose_at: Instant::now(),
+        });
+        host.sessions.push((peer, address));
+        self.propose(instance);
+        self.offer_all(peer, address);
+    }
+
+    fn peer_down(&mut self, peer: PeerId, reason: &str) {
+        let Some(instance) = self.broker.instance_of(peer) else { return };
+        let Some(host) = self.broker.hosts.get_mut(&instance) else { return };
+        host.sessions.retain(|(known, _)| *known != peer);
+        tracing::info!(name = host.name, reason, "agent gone");
+        if !host.sessions.is_empty() {
+            return;
+        }
+        self.broker.hosts.remove(&instance);
+        for index in 0..self.links.len() {
+            if self.links[index].as_ref().is_some_and(|link| link.host == instance) {
+                self.lose_link(index, reason);
+            }
+        }
+    }
+
+    /// Proposes a link for each rail, if there are none and it is this side's to begin.
+    pub(super) fn propose(&mut self, instance: u128) {
+        let linked = self.links.iter().flatten().any(|link| link.host == instance);
+        let now = Instant::now();
+        let Some(host) = self.broker.hosts.get_mut(&instance) else { return };
+        let Some((peer, _)) = host.sessions.first().copied() else { return };
+        if linked || self.instance > instance || now < host.propose_at {
+            return;
+        }
+        host.propose_at = now + BETWEEN_PROPOSALS;
+        for rail in 0..self.rails.len() {
+            let token = self.random();
+            if let Some(index) = self.make_link(instance, rail, token) {
+                self.tell_rail(peer, index);
+            }
+        }
+    }
+
+    fn make_link(&mut self, instance: u128, rail: usize, token: u64) -> Option<usize> {
+        let id = LinkId(self.next_link);
+        self.next_link = self.next_link.wrapping_add(1);
+        let fabric = &mut self.rails[rail].fabric;
+        let ring = fabric.allocate(RING_BYTES as usize, Access::Remote);
+        let buffers = fabric.allocate(BUFFERS as usize * BATCH_BYTES, Access::Local);
+        let (Ok(ring), Ok(buffers)) = (&ring, &buffers) else {
+            tracing::warn!(?ring, ?buffers, "no memory for a link (see ulimit -l)");
+            return None;
+        };
+        let odd = self.instance > instance;
+        let link = Link::new(instance, rail, id, token, odd, *ring, *buffers, self.thresholds);
+        let index = self.links.iter().position(Option::is_none).unwrap_or(self.links.len());
+        match self.links.get_mut(index) {
+            Some(place) => *place = Some(link),
+            None => self.links.push(Some(link)),
+        }
+        Some(index)
+    }
+
+    fn tell_rail(&self, peer: PeerId, index: usize) {
+        let Some(link) = self.links[index].as_ref() else { return };
+        let rail = &self.rails[link.rail];
+        let ring = rail.fabric.remote(link.ring).unwrap_or_default();
+        let message = Message::Rail {
+            token: link.token,
+            provider: rail.provider.clone(),
+            at: rail.at,
+            address: to_hex(rail.fabric.address()),
+            key: ring.key,
+            base: ring.base,
+            bytes: ring.bytes,
+        };
+        self.send(peer, &message);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn on_rail(
+        &mut self,
+        peer: PeerId,
+        instance: u128,
+        token: u64,
+        provider: &str,
+        at: Option<IpAddr>,
+        address: &[u8],
+        target: RemoteMemory,
+    ) {
+        let of_token = |link: &Option<Link>| {
+            link.as_ref().is_some_and(|link| link.token == token && link.host == instance)
+        };
+        let known = self.links.iter().position(of_token);
+        let (index, connects) = match known {
+            Some(index) => (index, true),
+            None if self.instance < instance => return,
+            None => {
+                let Some(rail) = self.rail_for(instance, provider, at) else {
+                    tracing::warn!(provider, "an agent has a rail that fits none here");
+                    return;
+                };
+                let Some(index) = self.make_link(instance, rail, token) else { return };
+                (index, false)
+            }
+        };
+        let Some(link) = self.links[index].as_mut().filter(|link| link.state == LinkState::Proposed) else {
+            return;
+        };
+        link.target = target;
+        link.send = convoy_aggregator::link::SendLink::new(target.bytes as u32);
+        link.state = LinkState::Connecting;
+        link.since = Instant::now();
+        let (id, rail) = (link.id, link.rail);
+        let fabric = &mut self.rails[rail].fabric;
+        let begun =
+            if connects { fabric.connect(id, address, token) } else { fabric.accept(id, address, token) };
+        if let Err(error) = begun {
+            return self.lose_link(index, &error.to_string());
+        }
+        if !connects {
+            self.tell_rail(peer, index);
+        }
+    }
+
+    /// The rail of this host for one of another: of the same provider, in the same network if there is one, and not
+    /// linked to that host yet.
+    fn rail_for(&self, instance: u128, provider: &str, at: Option<IpAddr>) -> Option<usize> {
+        let used =
+            |rail: usize| self.links.iter().flatten().any(|link| link.host == instance && link.rail == rail);
+        let fits = |rail: &usize| self.rails[*rail].provider == provider && !used(*rail);
+        (0..self.rails.len()).filter(fits).max_by_key(|rail| common_bits(self.rails[*rail].at, at))
+    }
+
+    pub(super) fn link_is_up(&mut self, index: usize) {
+        let Some(link) = self.links[index].as_mut() else { return };
+        link.state = LinkState::Up;
+        let instance = link.host;
+        tracing::info!(rail = self.rails[link.rail].fabric.name(), "link is up");
+        self.meet_all(instance);
+    }
+
+    /// A link cannot be used any more: its streams return to the kernel.
+    pub(super) fn lose_link(&mut self, index: usize, reason: &str) {
+        let Some(link) = self.links[index].take() else { return };
+        self.counters.links_lost += 1;
+        tracing::warn!(rail = self.rails[link.rail].fabric.name(), reason, "link lost");
+        let fabric = &mut self.rails[link.rail].fabric;
+        fabric.disconnect(link.id);
+        fabric.release(link.ring);
+        fabric.release(link.buffers);
+        self.forget_opening(index);
+        let lost = link.streams().map(|stream| (stream.program, stream.slot)).collect();
+        self.lose_streams(lost);
+    }
+
+    /// What is due by the clock.
+    pub(super) fn tick(&mut self, now: Instant) {
+        self.expire_offers(now);
+        self.bury_programs();
+        let hosts: Vec<u128> = self.broker.hosts.keys().copied().collect();
+        hosts.into_iter().for_each(|instance| self.propose(instance));
+        for index in 0..self.links.len() {
+            let late = self.links[index].as_ref().is_some_and(|link| {
+                link.state != LinkState::Up && now.saturating_duration_since(link.since) > CONNECT_LIMIT
+            });
+            if late {
+                self.lose_link(index, "it does not come up");
+            }
+        }
+    }
+
+    /// The link for a new stream.
+    pub(super) fn choose_link(&self, instance: u128, ends: &Ends) -> Option<usize> {
+        let up = |link: &Link| link.host == instance && link.state == LinkState::Up;
+        let candidates: Vec<usize> =
+            (0..self.links.len()).filter(|index| self.links[*index].as_ref().is_some_and(up)).collect();
+        let spread = usize::from(ends.local.port()) ^ usize::from(ends.remote.port());
+        candidates.get(spread % candidates.len().max(1)).copied()
+    }
+}
+
+/// How long a link may take to come up.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How many leading bits two addresses of one family have in common.
+fn common_bits(one: Option<IpAddr>, two: Option<IpAddr>) -> u32 {
+    match (one, two) {
+        (Some(IpAddr::V4(one)), Some(IpAddr::V4(two))) => (one.to_bits() ^ two.to_bits()).leading_zeros(),
+        (Some(IpAddr::V6(one)), Some(IpAddr::V6(two))) => (one.to_bits() ^ two.to_bits()).leading_zeros(),
+        _ => 0,
+    }
+}

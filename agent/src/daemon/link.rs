@@ -1,0 +1,257 @@
+//! A link to another agent: what waits to be sent, what was sent and not delivered, its streams.
+
+use super::program::Taken;
+use convoy_aggregator::batch::Control;
+use convoy_aggregator::gather::{Gather, Thresholds};
+use convoy_aggregator::link::{ReceiveLink, SendLink};
+use convoy_fabric::{LinkId, MemoryId, RemoteMemory};
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// A stream's number on its link.
+pub(crate) type StreamNumber = u32;
+
+/// Bytes of the ring into which a peer writes.
+pub(crate) const RING_BYTES: u32 = 2 << 20;
+/// The largest batch.
+pub(crate) const BATCH_BYTES: usize = 64 << 10;
+/// Send buffers of a link.
+pub(crate) const BUFFERS: u32 = 32;
+
+/// One link.
+pub(crate) struct Link {
+    /// The other agent, by its instance.
+    pub(crate) host: u128,
+    pub(crate) rail: usize,
+    pub(crate) id: LinkId,
+    pub(crate) token: u64,
+    pub(crate) state: LinkState,
+    /// Of the present state.
+    pub(crate) since: Instant,
+    /// This agent hands out even stream numbers, the other odd ones, or the other way round.
+    odd: bool,
+    pub(crate) send: SendLink,
+    pub(crate) receive: ReceiveLink,
+    /// The peer's ring.
+    pub(crate) target: RemoteMemory,
+    /// The ring of this side.
+    pub(crate) ring: MemoryId,
+    pub(crate) buffers: MemoryId,
+    pub(crate) free_buffers: Vec<u32>,
+    streams: Vec<Option<Stream>>,
+    free_streams: VecDeque<StreamNumber>,
+    fresh: u32,
+    /// Streams with something to send, in turn.
+    pub(crate) active: VecDeque<StreamNumber>,
+    pub(crate) controls: VecDeque<(StreamNumber, Control)>,
+    pub(crate) gather: Gather,
+    pub(crate) pending_bytes: u64,
+    pub(crate) pending_frames: u64,
+    /// Frames in batches that are not delivered: the first has the sequence number `oldest`.
+    sent: VecDeque<Vec<(usize, u64)>>,
+    oldest: u32,
+    spare: Vec<Vec<(usize, u64)>>,
+    /// Batches with more than cursors have arrived and were not answered.
+    pub(crate) owes: bool,
+    pub(crate) counters: LinkCounters,
+}
+
+/// How far a link is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkState {
+    /// The peer's rail is not known yet.
+    Proposed,
+    Connecting,
+    Up,
+    Down,
+}
+
+/// A stream of a link.
+pub(crate) struct Stream {
+    pub(crate) program: usize,
+    pub(crate) slot: u32,
+    pub(crate) pending: VecDeque<Taken>,
+    /// Bytes of the first pending frame that were sent.
+    pub(crate) begun: u32,
+    /// It is among the active ones.
+    pub(crate) queued: bool,
+    /// The program has closed its end: to be told when nothing is pending.
+    pub(crate) closing: bool,
+}
+
+/// Counters of a link, both directions from this side's view.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LinkCounters {
+    pub(crate) batches_sent: u64,
+    pub(crate) batches_received: u64,
+    pub(crate) messages_sent: u64,
+    pub(crate) payload_sent: u64,
+    pub(crate) payload_received: u64,
+    /// Bytes of batches, with their heads and records.
+    pub(crate) batch_bytes_sent: u64,
+    pub(crate) batch_bytes_received: u64,
+    /// Batches that carried cursors only.
+    pub(crate) acknowledgements_sent: u64,
+    pub(crate) streams_opened: u64,
+}
+
+impl Link {
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn new(
+        host: u128,
+        rail: usize,
+        id: LinkId,
+        token: u64,
+        odd: bool,
+        ring: MemoryId,
+        buffers: MemoryId,
+        thresholds: Thresholds,
+    ) -> Self {
+        Self {
+            host,
+            rail,
+            id,
+            token,
+            state: LinkState::Proposed,
+            since: Instant::now(),
+            odd,
+            send: SendLink::new(RING_BYTES),
+            receive: ReceiveLink::default(),
+            target: RemoteMemory::default(),
+            ring,
+            buffers,
+            free_buffers: (0..BUFFERS).collect(),
+            streams: Vec::new(),
+            free_streams: VecDeque::new(),
+            fresh: 0,
+            active: VecDeque::new(),
+            controls: VecDeque::new(),
+            gather: Gather::new(thresholds),
+            pending_bytes: 0,
+            pending_frames: 0,
+            sent: VecDeque::new(),
+            oldest: 0,
+            spare: Vec::new(),
+            owes: false,
+            counters: LinkCounters::default(),
+        }
+    }
+
+    pub(crate) fn stream(&mut self, number: StreamNumber) -> Option<&mut Stream> {
+        self.streams.get_mut(number as usize)?.as_mut()
+    }
+
+    pub(crate) fn streams(&self) -> impl Iterator<Item = &Stream> {
+        self.streams.iter().flatten()
+    }
+
+    /// A number that this side may hand out.
+    pub(crate) fn next_stream(&mut self) -> Option<StreamNumber> {
+        if let Some(number) = self.free_streams.pop_front() {
+            return Some(number);
+        }
+        let number = self.fresh * 2 + u32::from(self.odd);
+        (number <= MOST_STREAM).then(|| self.fresh += 1)?;
+        Some(number)
+    }
+
+    /// A number that was not used after all.
+    pub(crate) fn return_stream(&mut self, number: StreamNumber) {
+        if (number & 1 == 1) == self.odd {
+            self.free_streams.push_back(number);
+        }
+    }
+
+    /// Enters a stream; false when the number is taken or was not the other side's to hand out.
+    pub(crate) fn enter(&mut self, number: StreamNumber, program: usize, slot: u32, ours: bool) -> bool {
+        if number > MOST_STREAM || ((number & 1 == 1) == self.odd) != ours {
+            return false;
+        }
+        let index = number as usize;
+        if self.streams.len() <= index {
+            self.streams.resize_with(index + 1, || None);
+        }
+        if self.streams[index].is_some() {
+            return false;
+        }
+        self.streams[index] =
+            Some(Stream { program, slot, pending: VecDeque::new(), begun: 0, queued: false, closing: false });
+        self.counters.streams_opened += 1;
+        true
+    }
+
+    /// Both ends of a stream are closed.
+    pub(crate) fn leave(&mut self, number: StreamNumber) {
+        if self.streams.get_mut(number as usize).and_then(Option::take).is_some() {
+            self.return_stream(number);
+        }
+    }
+
+    /// A frame of a program waits to be sent.
+    pub(crate) fn push(&mut self, number: StreamNumber, taken: Taken, now_us: u64) {
+        let Some(stream) = self.streams.get_mut(number as usize).and_then(Option::as_mut) else { return };
+        stream.pending.push_back(taken);
+        if !stream.queued {
+            stream.queued = true;
+            self.active.push_back(number);
+        }
+        self.pending_bytes += u64::from(taken.piece.length);
+        self.pending_frames += 1;
+        let _ = self.gather.push(now_us, taken.piece.length);
+    }
+
+    /// The program has closed its end of a stream: told after what it has sent.
+    pub(crate) fn close(&mut self, number: StreamNumber) {
+        let Some(stream) = self.stream(number) else { return };
+        if !core::mem::replace(&mut stream.closing, true) && stream.pending.is_empty() {
+            self.controls.push_back((number, Control::Closed));
+        }
+    }
+
+    /// The program of a stream is gone without an orderly end.
+    pub(crate) fn abandon(&mut self, number: StreamNumber) {
+        if let Some(Some(stream)) = self.streams.get_mut(number as usize).map(Option::take) {
+            let left: u64 = stream.pending.iter().map(|taken| u64::from(taken.piece.length)).sum();
+            self.pending_bytes -= left - u64::from(stream.begun);
+            self.pending_frames -= stream.pending.len() as u64;
+            self.controls.push_back((number, Control::Lost));
+        }
+    }
+
+    /// A list for the frames of a batch.
+    pub(crate) fn spare_list(&mut self) -> Vec<(usize, u64)> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// A batch with these frames was sent.
+    pub(crate) fn sent(&mut self, frames: Vec<(usize, u64)>) {
+        self.sent.push_back(frames);
+    }
+
+    /// The frames of a batch that was delivered; the list is to be given back with [`Link::return_list`].
+    pub(crate) fn take_sent(&mut self, sequence: u32) -> Vec<(usize, u64)> {
+        let index = sequence.wrapping_sub(self.oldest) as usize;
+        self.sent.get_mut(index).map(core::mem::take).unwrap_or_default()
+    }
+
+    /// All batches before `sequence` were delivered.
+    pub(crate) fn forget_before(&mut self, sequence: u32) {
+        let count = (sequence.wrapping_sub(self.oldest) as usize).min(self.sent.len());
+        self.sent.drain(..count);
+        self.oldest = self.oldest.wrapping_add(count as u32);
+    }
+
+    pub(crate) fn return_list(&mut self, mut list: Vec<(usize, u64)>) {
+        list.clear();
+        if list.capacity() > 0 && self.spare.len() < 64 {
+            self.spare.push(list);
+        }
+    }
+
+    /// Whether anything waits to be sent.
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.active.is_empty() || !self.controls.is_empty()
+    }
+}
+
+const MOST_STREAM: u32 = (1 << 22) - 1;

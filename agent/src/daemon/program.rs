@@ -1,0 +1,332 @@
+//! A program of this host: its channel, what of its frames the other hosts have not got yet, its streams.
+
+use super::link::StreamNumber;
+use convoy_aggregator::batch::Control;
+use convoy_aggregator::credit::MAX_WINDOW;
+use convoy_runtime::agent::server;
+use convoy_runtime::port::{Lie, Line, Piece, Port, SlotState};
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+
+/// One program that has connected.
+pub(crate) struct Program {
+    pub(crate) session: server::Program,
+    /// Nothing before its hello.
+    pub(crate) port: Option<Port>,
+    pub(crate) doorbell: Option<OwnedFd>,
+    /// Name and path of its executable, for the policy and for people.
+    pub(crate) name: String,
+    /// By slot.
+    slots: Vec<Option<Slot>>,
+    /// Frames taken and not released, the first of which has the number `first`.
+    retained: VecDeque<Retained>,
+    first: u64,
+    /// Bytes for which its ring had no room.
+    pub(crate) overflow: VecDeque<Held>,
+    /// Its ring is looked at in each round; otherwise it rings the doorbell.
+    pub(crate) awake: bool,
+    /// Rounds without anything new.
+    pub(crate) idle: u32,
+    /// Its socket is closed: what it has sent is still passed on.
+    pub(crate) gone: bool,
+}
+
+/// A stream of a program.
+pub(crate) struct Slot {
+    pub(crate) generation: u8,
+    /// The program's offer that it came from.
+    offer: u64,
+    pub(crate) link: usize,
+    pub(crate) stream: StreamNumber,
+    /// What the other host was told of the program's line.
+    told: Told,
+    /// Bytes taken from the program, and how many it may send.
+    taken: u64,
+    pub(crate) allowed: u64,
+    /// Bytes given to the program, and how many it has granted.
+    given: u64,
+    pub(crate) granted: u64,
+    pub(crate) here_closed: bool,
+    pub(crate) there_closed: bool,
+    /// The link is gone.
+    pub(crate) lost: bool,
+    /// Switches that the other end has announced, and passed.
+    there_announced: u32,
+    there_passed: u32,
+}
+
+#[derive(Default)]
+struct Told {
+    announced: u32,
+    passed: u32,
+    flags: u32,
+    limit: u64,
+    wants_kernel: bool,
+}
+
+struct Retained {
+    slot: u32,
+    generation: u8,
+    end: u64,
+    block: Option<u32>,
+    done: bool,
+}
+
+/// Bytes that wait for room in the program's ring.
+pub(crate) struct Held {
+    pub(crate) slot: u32,
+    pub(crate) generation: u8,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) done: usize,
+    pub(crate) link: usize,
+    pub(crate) sequence: u32,
+}
+
+/// A frame on its way to a link.
+#[derive(Clone, Copy)]
+pub(crate) struct Taken {
+    pub(crate) piece: Piece,
+    pub(crate) frame: u64,
+}
+
+impl Program {
+    pub(crate) fn new(session: server::Program, name: String) -> Self {
+        Self {
+            session,
+            port: None,
+            doorbell: None,
+            name,
+            slots: Vec::new(),
+            retained: VecDeque::new(),
+            first: 0,
+            overflow: VecDeque::new(),
+            awake: false,
+            idle: 0,
+            gone: false,
+        }
+    }
+
+    pub(crate) fn slot(&mut self, slot: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(slot as usize)?.as_mut()
+    }
+
+    /// All streams: slots with what is known of them.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = (u32, &Slot)> {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| Some((index as u32, slot.as_ref()?)))
+    }
+
+    /// The stream that came of an offer.
+    pub(crate) fn slot_of_offer(&self, offer: u64) -> Option<u32> {
+        self.streams().find(|(_, slot)| slot.offer == offer).map(|(slot, _)| slot)
+    }
+
+    /// Opens a slot for a stream; nothing when the program has no port or no slots left.
+    pub(crate) fn open(&mut self, link: usize, stream: StreamNumber, offer: u64) -> Option<(u32, u8)> {
+        let (slot, generation) = self.port.as_mut()?.open_slot()?;
+        let index = slot as usize;
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, || None);
+        }
+        self.slots[index] = Some(Slot {
+            generation,
+            offer,
+            link,
+            stream,
+            told: Told::default(),
+            taken: 0,
+            allowed: 0,
+            given: 0,
+            granted: 0,
+            here_closed: false,
+            there_closed: false,
+            lost: false,
+            there_announced: 0,
+            there_passed: 0,
+        });
+        Some((slot, generation))
+    }
+
+    /// Both ends have closed the stream, or the program has after its link was lost.
+    pub(crate) fn free(&mut self, slot: u32) {
+        let Some(ended) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
+        if let Some(port) = &mut self.port {
+            port.free_slot(slot, ended.generation);
+        }
+    }
+
+    /// The next frame that the program has sent, with the stream it belongs to. Frames of streams that are closed are
+    /// dropped.
+    pub(crate) fn next_frame(&mut self) -> Result<Option<(usize, StreamNumber, Taken)>, Lie> {
+        loop {
+            let Some(port) = &mut self.port else { return Ok(None) };
+            let Some(frame) = port.next_frame()? else { return Ok(None) };
+            let number = self.first + self.retained.len() as u64;
+            self.retained.push_back(Retained {
+                slot: frame.slot,
+                generation: frame.generation,
+                end: frame.end,
+                block: frame.piece.block,
+                done: false,
+            });
+            let slot = self.slots.get_mut(frame.slot as usize).and_then(Option::as_mut);
+            let slot = slot.filter(|slot| slot.generation == frame.generation && !slot.here_closed);
+            let Some(slot) = slot else {
+                self.finish(number);
+                continue;
+            };
+            slot.taken += u64::from(frame.piece.length);
+            if slot.taken > slot.allowed {
+                return Err(Lie);
+            }
+            if slot.lost {
+                // Stays in the ring: the program sends it again through the kernel.
+                continue;
+            }
+            return Ok(Some((slot.link, slot.stream, Taken { piece: frame.piece, frame: number })));
+        }
+    }
+
+    /// The other host has got a frame.
+    pub(crate) fn finish(&mut self, frame: u64) {
+        let index = frame.wrapping_sub(self.first) as usize;
+        let Some(retained) = self.retained.get_mut(index) else { return };
+        retained.done = true;
+        if index > 0 {
+            return;
+        }
+        let mut end = 0;
+        while let Some(retained) = self.retained.pop_front_if(|retained| retained.done) {
+            self.first += 1;
+            end = retained.end;
+            if let (Some(block), Some(port)) = (retained.block, &self.port) {
+                port.return_block(block);
+            }
+        }
+        if let Some(port) = &mut self.port {
+            port.release(end);
+        }
+    }
+
+    /// Nobody needs the frames of a slot any more.
+    pub(crate) fn finish_of(&mut self, slot: u32) {
+        let Some(generation) = self.slot(slot).map(|slot| slot.generation) else { return };
+        let of_slot = |retained: &Retained| retained.slot == slot && retained.generation == generation;
+        let first = self.first;
+        let frames: Vec<u64> = (first..)
+            .zip(&self.retained)
+            .filter_map(|(number, retained)| of_slot(retained).then_some(number))
+            .collect();
+        frames.into_iter().for_each(|frame| self.finish(frame));
+    }
+
+    /// Whether frames are not with the other host yet.
+    pub(crate) fn retains(&self) -> bool {
+        !self.retained.is_empty()
+    }
+
+    /// Gives bytes to the program: true when all found room, otherwise the rest is held.
+    pub(crate) fn give(
+        &mut self,
+        slot: u32,
+        bytes: &[u8],
+        link: usize,
+        sequence: u32,
+    ) -> Result<bool, GiveError> {
+        let Some(known) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return Ok(true) };
+        known.given += bytes.len() as u64;
+        if known.given > known.granted {
+            return Err(GiveError::Credit);
+        }
+        let generation = known.generation;
+        let Some(port) = &mut self.port else { return Ok(true) };
+        let mut done = 0;
+        if self.overflow.is_empty() {
+            done = port.put(slot, generation, bytes).map_err(|Lie| GiveError::Lie)?;
+            if done == bytes.len() {
+                return Ok(true);
+            }
+        }
+        let bytes = bytes[done..].to_vec();
+        self.overflow.push_back(Held { slot, generation, bytes, done: 0, link, sequence });
+        Ok(false)
+    }
+
+    /// What of the program's line the other host does not know yet. The state is left to the caller.
+    pub(crate) fn news(&mut self, slot: u32, mut tell: impl FnMut(Control)) -> Option<(SlotState, u8)> {
+        let known = self.slots.get_mut(slot as usize)?.as_mut()?;
+        let line = self.port.as_ref()?.line(slot, known.generation);
+        known.tell_switches(&line, &mut tell);
+        known.tell_numbers(&line, &mut tell);
+        Some((line.state, known.generation))
+    }
+}
+
+/// Most switches that are announced and not passed (see `convoy_aggregator::path`).
+const MOST_AHEAD: u32 = 2;
+
+/// Why bytes from the other host cannot be given to a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GiveError {
+    /// The other host sent more than it was granted.
+    Credit,
+    /// The program lies.
+    Lie,
+}
+
+impl Slot {
+    /// Takes over what the other end says, if it can be true.
+    pub(crate) fn check(&mut self, control: Control) -> Result<(), &'static str> {
+        match control {
+            Control::Limit(limit) if limit.saturating_sub(self.taken) > MAX_WINDOW => {
+                Err("impossible credit")
+            }
+            Control::Limit(limit) => {
+                self.allowed = self.allowed.max(limit);
+                Ok(())
+            }
+            Control::Announce { number, .. } => {
+                let next = number.wrapping_sub(self.there_announced) == 1;
+                self.there_announced = number;
+                let ahead = number.wrapping_sub(self.told.passed);
+                if next && ahead <= MOST_AHEAD { Ok(()) } else { Err("impossible path switch") }
+            }
+            Control::Passed(passed) => {
+                let forward = passed.wrapping_sub(self.there_passed) <= MOST_AHEAD;
+                self.there_passed = passed;
+                let behind = self.told.announced.wrapping_sub(passed) <= MOST_AHEAD;
+                if forward && behind { Ok(()) } else { Err("impossible path switch") }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn tell_switches(&mut self, line: &Line, tell: &mut impl FnMut(Control)) {
+        // At most two are ahead of what the other end has passed, so both positions are there.
+        let new = line.announced.wrapping_sub(self.told.announced).min(2);
+        for number in (0..new).rev().map(|back| line.announced.wrapping_sub(back)) {
+            tell(Control::Announce { number, position: line.positions[number as usize & 1] });
+        }
+        self.told.announced = line.announced;
+    }
+
+    fn tell_numbers(&mut self, line: &Line, tell: &mut impl FnMut(Control)) {
+        if line.flags != self.told.flags {
+            self.told.flags = line.flags;
+            tell(Control::Flags(line.flags));
+        }
+        if line.passed != self.told.passed {
+            self.told.passed = line.passed;
+            tell(Control::Passed(line.passed));
+        }
+        if line.limit > self.told.limit {
+            self.told.limit = line.limit;
+            self.granted = line.limit;
+            tell(Control::Limit(line.limit));
+        }
+        let wants_kernel = line.state == SlotState::WantsKernel;
+        if wants_kernel != self.told.wants_kernel && line.state != SlotState::Closed {
+            self.told.wants_kernel = wants_kernel;
+            tell(if wants_kernel { Control::WantsKernel } else { Control::Reopened });
+        }
+    }
+}

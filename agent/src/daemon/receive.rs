@@ -1,0 +1,331 @@
+//! From batches into programs' rings.
+
+use super::engine::Engine;
+use super::link::LinkState;
+use super::program::{GiveError, Program};
+use convoy_aggregator::batch::{Control, HEAD_BYTES, Head, Record, Records};
+use convoy_aggregator::link::UNIT;
+use convoy_fabric::Event;
+use convoy_runtime::port::{Port, SlotState, fence_before_ring};
+
+impl Engine {
+    /// Lets the rails make progress and takes what has arrived. True when there was anything.
+    pub(super) fn poll_rails(&mut self) -> bool {
+        let mut events = core::mem::take(&mut self.events);
+        let mut any = false;
+        for rail in 0..self.rails.len() {
+            self.rails[rail].fabric.poll(&mut events);
+            for event in events.drain(..) {
+                any = true;
+                self.on_event(rail, event);
+            }
+        }
+        self.events = events;
+        any |= self.retry_overflow();
+        self.wake_touched();
+        any
+    }
+
+    fn on_event(&mut self, rail: usize, event: Event) {
+        let id = match &event {
+            Event::Connected(id) => *id,
+            Event::Written { link, .. } | Event::Arrived { link, .. } | Event::Down { link, .. } => *link,
+        };
+        let known = |link: &Option<super::link::Link>| {
+            link.as_ref()
+                .is_some_and(|link| link.rail == rail && link.id == id && link.state != LinkState::Down)
+        };
+        let Some(index) = self.links.iter().position(known) else { return };
+        match event {
+            Event::Connected(_) => self.link_is_up(index),
+            Event::Written { context, .. } => {
+                if let (Some(link), Ok(buffer)) = (self.links[index].as_mut(), u32::try_from(context)) {
+                    link.free_buffers.push(buffer);
+                }
+            }
+            Event::Arrived { immediate, .. } => {
+                if let Err(reason) = self.on_arrived(index, immediate) {
+                    self.lose_link(index, &reason);
+                }
+            }
+            Event::Down { reason, .. } => self.lose_link(index, &reason),
+        }
+    }
+
+    /// A batch is complete in the ring, at that many units from its start.
+    fn on_arrived(&mut self, index: usize, immediate: u32) -> Result<(), String> {
+        let Some(link) = self.links[index].as_mut() else { return Ok(()) };
+        let fabric = &self.rails[link.rail].fabric;
+        let offset = immediate as usize * UNIT as usize;
+        let mut head = [0; HEAD_BYTES];
+        if !fabric.read(link.ring, offset, &mut head) {
+            return Err("a batch outside of the ring".into());
+        }
+        let head = Head::read(&head).unwrap_or_default();
+        link.receive.arrived(head.sequence, immediate).map_err(|error| error.to_string())?;
+        while let Some((sequence, place)) = self.links[index].as_mut().and_then(|l| l.receive.next_batch()) {
+            self.take_batch(index, sequence, place)?;
+        }
+        Ok(())
+    }
+
+    fn take_batch(&mut self, index: usize, sequence: u32, place: u32) -> Result<(), String> {
+        let Some(link) = self.links[index].as_mut() else { return Ok(()) };
+        let fabric = &self.rails[link.rail].fabric;
+        let offset = place as usize * UNIT as usize;
+        let mut bytes = core::mem::take(&mut self.batch);
+        bytes.resize(HEAD_BYTES, 0);
+        let mut whole = fabric.read(link.ring, offset, &mut bytes);
+        let head = Head::read(&bytes).unwrap_or_default();
+        let length = head.length as usize;
+        if head.sequence != sequence || !(HEAD_BYTES..=super::link::BATCH_BYTES).contains(&length) {
+            return Err("a batch that was changed".into());
+        }
+        bytes.resize(length, 0);
+        whole &= fabric.read(link.ring, offset, &mut bytes);
+        if !whole {
+            return Err("a batch outside of the ring".into());
+        }
+        link.counters.batches_received += 1;
+        link.counters.batch_bytes_received += length as u64;
+        let result =
+            self.take_cursors(index, &head).and_then(|()| self.take_records(index, sequence, &bytes));
+        self.batch = bytes;
+        result
+    }
+
+    fn take_cursors(&mut self, index: usize, head: &Head) -> Result<(), String> {
+        let Some(link) = self.links[index].as_mut() else { return Ok(()) };
+        link.send.on_consumed(head.consumed).map_err(|error| error.to_string())?;
+        let mut done = core::mem::take(&mut self.delivered);
+        link.send.on_delivered(head.delivered, |sequence| done.push(sequence)).map_err(|e| e.to_string())?;
+        done.iter().for_each(|sequence| self.finish_batch(index, *sequence));
+        done.clear();
+        self.delivered = done;
+        if let Some(link) = self.links[index].as_mut() {
+            link.forget_before(head.delivered);
+        }
+        Ok(())
+    }
+
+    /// The frames of a batch are with the other host's programs.
+    fn finish_batch(&mut self, index: usize, sequence: u32) {
+        let Some(link) = self.links[index].as_mut() else { return };
+        let frames = link.take_sent(sequence);
+        for (program, frame) in &frames {
+            if let Some(program) = self.programs.get_mut(*program).and_then(Option::as_mut) {
+                program.finish(*frame);
+            }
+        }
+        link.return_list(frames);
+    }
+
+    fn take_records(&mut self, index: usize, sequence: u32, batch: &[u8]) -> Result<(), String> {
+        let mut held = 0;
+        let mut any = false;
+        for record in Records::new(batch) {
+            any = true;
+            match record.map_err(|error| error.to_string())? {
+                Record::Data { stream, bytes } => {
+                    held += u32::from(!self.take_data(index, sequence, stream, bytes)?);
+                }
+                Record::Control { stream, control } => self.take_control(index, stream, control)?,
+                Record::Delivered(sequence) => {
+                    let Some(link) = self.links[index].as_mut() else { return Ok(()) };
+                    if link.send.on_early(sequence).map_err(|error| error.to_string())? {
+                        self.finish_batch(index, sequence);
+                    }
+                }
+                Record::Block { .. } => return Err("a block that was not agreed upon".into()),
+            }
+        }
+        if let Some(link) = self.links[index].as_mut() {
+            link.owes |= any;
+            link.receive.hold(sequence, held);
+            if held == 0 {
+                link.receive.delivered(sequence);
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes for a program: false when they wait for room.
+    fn take_data(&mut self, index: usize, sequence: u32, number: u32, bytes: &[u8]) -> Result<bool, String> {
+        let Some(link) = self.links[index].as_mut() else { return Ok(true) };
+        link.counters.payload_received += bytes.len() as u64;
+        let Some(stream) = link.stream(number) else { return Ok(true) };
+        let (program, slot) = (stream.program, stream.slot);
+        let Some(known) = self.programs.get_mut(program).and_then(Option::as_mut) else { return Ok(true) };
+        match known.give(slot, bytes, index, sequence) {
+            Ok(at_once) => {
+                if self.touched.last() != Some(&(program, slot)) {
+                    self.touched.push((program, slot));
+                }
+                Ok(at_once)
+            }
+            Err(GiveError::Credit) => Err("more bytes than credit".into()),
+            Err(GiveError::Lie) => {
+                self.drop_program(program, "it broke the rules of its channel");
+                Ok(true)
+            }
+        }
+    }
+
+    fn take_control(&mut self, index: usize, number: u32, control: Control) -> Result<(), String> {
+        let Some(stream) = self.links[index].as_mut().and_then(|link| link.stream(number)) else {
+            return Ok(());
+        };
+        let (program, slot) = (stream.program, stream.slot);
+        let Some(known) = self.programs.get_mut(program).and_then(Option::as_mut) else { return Ok(()) };
+        if control == Control::Closed {
+            self.close_there(program, slot);
+            return Ok(());
+        }
+        known.hear(slot, control)?;
+        self.touched.push((program, slot));
+        Ok(())
+    }
+
+    /// The other end of a stream is closed. Said to the program after all bytes.
+    fn close_there(&mut self, index: usize, slot: u32) {
+        let Some(program) = self.programs[index].as_mut() else { return };
+        let waits = program.overflow.iter().any(|held| held.slot == slot);
+        let Some(known) = program.slot(slot) else { return };
+        known.there_closed = true;
+        if !waits {
+            self.say_closed(index, slot);
+        }
+    }
+
+    fn say_closed(&mut self, index: usize, slot: u32) {
+        let Some(program) = self.programs[index].as_mut() else { return };
+        let Some(generation) = program.slot(slot).map(|known| known.generation) else { return };
+        if let Some(port) = &mut program.port {
+            port.publish();
+            port.set_state(slot, generation, SlotState::Closed);
+        }
+        self.touched.push((index, slot));
+        self.end_if_over(index, slot);
+    }
+
+    /// Frees a stream that both ends have closed.
+    pub(super) fn end_if_over(&mut self, index: usize, slot: u32) {
+        let Some(program) = self.programs[index].as_mut() else { return };
+        let Some(known) = program.slot(slot) else { return };
+        if !(known.here_closed && (known.there_closed || known.lost)) {
+            return;
+        }
+        let (link, stream) = (known.link, known.stream);
+        if let Some(link) = self.links.get_mut(link).and_then(Option::as_mut) {
+            let pending = link.stream(stream).is_some_and(|stream| !stream.pending.is_empty());
+            let untold = link.controls.iter().any(|(number, _)| *number == stream);
+            if pending || untold {
+                // Again when the batch has left.
+                self.ending.push((index, slot));
+                return;
+            }
+            link.leave(stream);
+        }
+        program.free(slot);
+    }
+
+    /// Tries again for streams whose last batch had not left.
+    pub(super) fn end_those_over(&mut self) {
+        for (index, slot) in core::mem::take(&mut self.ending) {
+            self.end_if_over(index, slot);
+        }
+    }
+
+    /// Gives programs what their rings had no room for. True when anything moved.
+    fn retry_overflow(&mut self) -> bool {
+        let mut any = false;
+        for index in 0..self.programs.len() {
+            while self.programs[index].as_ref().is_some_and(|program| !program.overflow.is_empty()) {
+                match self.give_held(index) {
+                    Some(true) => any = true,
+                    _ => break,
+                }
+            }
+        }
+        any
+    }
+
+    /// The first held bytes of a program: true when all of them found room.
+    fn give_held(&mut self, index: usize) -> Option<bool> {
+        let program = self.programs[index].as_mut()?;
+        let held = program.overflow.front_mut()?;
+        let port = program.port.as_mut()?;
+        let rest = held.bytes.get(held.done..).unwrap_or_default();
+        let Ok(done) = port.put(held.slot, held.generation, rest) else {
+            self.drop_program(index, "it broke the rules of its channel");
+            return None;
+        };
+        held.done += done;
+        self.touched.push((index, held.slot));
+        if held.done < held.bytes.len() {
+            return Some(false);
+        }
+        let (slot, link, sequence) = (held.slot, held.link, held.sequence);
+        program.overflow.pop_front();
+        if let Some(link) = self.links.get_mut(link).and_then(Option::as_mut) {
+            link.receive.hand_over(sequence);
+            link.receive.delivered(sequence);
+            link.owes = true;
+        }
+        let over = self.programs[index].as_mut().and_then(|program| {
+            let waits = program.overflow.iter().any(|held| held.slot == slot);
+            program.slot(slot).map(|known| known.there_closed && !waits)
+        });
+        if over == Some(true) {
+            self.say_closed(index, slot);
+        }
+        Some(true)
+    }
+
+    /// Publishes what programs were given and wakes those who wait for it.
+    pub(super) fn wake_touched(&mut self) {
+        if self.touched.is_empty() {
+            return;
+        }
+        for (program, _) in &self.touched {
+            if let Some(port) = self.programs[*program].as_mut().and_then(|program| program.port.as_mut()) {
+                port.publish();
+            }
+        }
+        fence_before_ring();
+        for (program, slot) in self.touched.drain(..) {
+            if let Some(port) = self.programs[program].as_ref().and_then(|program| program.port.as_ref()) {
+                self.counters.doorbells_rung += u64::from(port.ring(slot));
+            }
+        }
+    }
+}
+
+impl Program {
+    /// What the other end of a stream says. What the program would take for a lie of its channel is refused here.
+    fn hear(&mut self, slot: u32, control: Control) -> Result<(), &'static str> {
+        let Some(known) = self.slot(slot) else { return Ok(()) };
+        let generation = known.generation;
+        known.check(control)?;
+        let Some(port) = &self.port else { return Ok(()) };
+        match control {
+            Control::Flags(flags) => port.set_flags(slot, flags),
+            Control::Announce { number, position } => port.announce(slot, number, position),
+            Control::Passed(passed) => port.set_passed(slot, passed),
+            Control::Limit(limit) => port.set_limit(slot, limit),
+            Control::WantsKernel => self.ask_for_kernel(slot, generation),
+            Control::Reopened => port.set_state(slot, generation, SlotState::Open),
+            Control::Lost => port.set_state(slot, generation, SlotState::Lost),
+            Control::Closed => {}
+        }
+        Ok(())
+    }
+
+    fn ask_for_kernel(&self, slot: u32, generation: u8) {
+        if let Some(port) = &self.port {
+            Port::set_state(port, slot, generation, SlotState::WantsKernel);
+            let message = convoy_runtime::agent::protocol::Message::Recall { slot, generation };
+            let _ = self.session.send(message, None);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Programs of this host: their connections to the agent, and what they say there.
+
+use super::engine::Engine;
+use super::program::Program;
+use super::wait::Token;
+use convoy_runtime::agent::protocol::{Message, Reason, VERSION};
+use convoy_runtime::agent::server::{self, Heard};
+use convoy_runtime::port::{Port, SlotState};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Both addresses of a connection, as seen from this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Ends {
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+}
+
+impl Ends {
+    /// The connection whose other end says that it is `local`, to `remote`.
+    pub(super) fn of_other(local: SocketAddr, remote: SocketAddr) -> Self {
+        Self { local: canonical(remote), remote: canonical(local) }
+    }
+}
+
+impl fmt::Display for Ends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} - {}", self.local, self.remote)
+    }
+}
+
+/// IPv4 addresses mapped into IPv6 as IPv4, and nothing but address and port.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+impl Engine {
+    pub(super) fn accept_programs(&mut self) {
+        while let Some(session) = self.server.accept() {
+            let name = std::fs::read_link(format!("/proc/{}/exe", session.pid))
+                .map(|path| path.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            let index = self.programs.iter().position(Option::is_none).unwrap_or(self.programs.len());
+            if self.waiter.add(session.as_fd(), Token::Program(index)).is_err() {
+                continue;
+            }
+            tracing::debug!(pid = session.pid, user = session.uid, program = name, "program connected");
+            let program = Some(Program::new(session, name));
+            match self.programs.get_mut(index) {
+                Some(place) => *place = program,
+                None => self.programs.push(program),
+            }
+        }
+    }
+
+    /// Takes what a program has said.
+    pub(super) fn hear_program(&mut self, index: usize) {
+        loop {
+            let Some(program) = self.programs.get_mut(index).and_then(Option::as_mut) else { return };
+            match program.session.receive() {
+                Heard::Message(message, passed) => {
+                    if let Err(reason) = self.on_message(index, message, passed) {
+                        return self.drop_program(index, reason);
+                    }
+                }
+                Heard::Nothing => return,
+                Heard::Nonsense => return self.drop_program(index, "it does not speak the protocol"),
+                Heard::End => return self.program_ended(index),
+            }
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        index: usize,
+        message: Message,
+        passed: [Option<OwnedFd>; 2],
+    ) -> Result<(), &'static str> {
+        let [first, second] = passed;
+        match (message, first, second) {
+            (Message::Hello { version: VERSION, identity, .. }, Some(segment), Some(bells)) => {
+                self.welcome(index, identity, &segment, &bells)
+            }
+            (Message::Hello { .. }, ..) => Err("it is of another version"),
+            (Message::Offer { id }, Some(socket), None) => {
+                match self.ends_of(socket) {
+                    Some(ends) => self.offer(index, id, ends),
+                    None => {
+                        if let Some(program) = self.programs[index].as_ref() {
+                            program.session.send(Message::Declined { id, reason: Reason::Invalid }, None);
+                        }
+                    }
+                }
+                Ok(())
+            }
+            (Message::Withdraw { id }, ..) => {
+                self.withdraw(index, id);
+                Ok(())
+            }
+            (Message::Bell { number }, Some(fifo), None) => {
+                let port = self.programs[index].as_mut().and_then(|program| program.port.as_mut());
+                if let (Some(port), Ok(fifo)) = (port, server::reopen_fifo(fifo.as_fd())) {
+                    port.set_bell(number, fifo);
+                }
+                Ok(())
+            }
+            _ => Err("it does not speak the protocol"),
+        }
+    }
+
+    fn welcome(
+        &mut self,
+        index: usize,
+        identity: u64,
+        segment: &OwnedFd,
+        bells: &OwnedFd,
+    ) -> Result<(), &'static str> {
+        let Some(program) = self.programs[index].as_mut().filter(|program| program.port.is_none()) else {
+            return Err("it says hello twice");
+        };
+        let port = Port::attach(segment.as_fd(), bells.as_fd(), identity);
+        let port = port.map_err(|_| "its memory cannot be used")?;
+        let doorbell = server::doorbell().map_err(|_| "descriptors have run out")?;
+        self.waiter.add(doorbell.as_fd(), Token::Doorbell(index)).map_err(|_| "memory has run out")?;
+        program.session.send(Message::Welcome { version: VERSION }, Some(doorbell.as_fd()));
+        program.port = Some(port);
+        program.doorbell = Some(doorbell);
+        program.awake = true;
+        Ok(())
+    }
+
+    /// What a socket that a program has passed is connected to, if it is a TCP connection of this network namespace.
+    fn ends_of(&self, socket: OwnedFd) -> Option<Ends> {
+        let protocol = rustix::net::sockopt::socket_protocol(&socket).ok()?;
+        if protocol != Some(rustix::net::ipproto::TCP)
+            || server::network_of(Some(socket.as_fd())).ok()? != self.network
+        {
+            return None;
+        }
+        let socket = TcpStream::from(socket);
+        let (local, remote) = (socket.local_addr().ok()?, socket.peer_addr().ok()?);
+        let link_local = |address: IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        (!link_local(remote.ip())).then(|| Ends { local: canonical(local), remote: canonical(remote) })
+    }
+
+    /// A program has ended, or its last copy of the socket is closed: what it has sent is passed on, and then the end of
+    /// its streams.
+    fn program_ended(&mut self, index: usize) {
+        let Some(program) = self.programs[index].as_mut() else { return };
+        tracing::debug!(pid = program.session.pid, "program ended");
+        self.waiter.remove(program.session.as_fd());
+        program.gone = true;
+        program.awake = true;
+        self.withdraw_all(index);
+        self.collect_from(index);
+        let Some(program) = self.programs[index].as_ref() else { return };
+        let open: Vec<u32> =
+            program.streams().filter(|(_, slot)| !slot.here_closed).map(|(slot, _)| slot).collect();
+        open.into_iter().for_each(|slot| self.close_here(index, slot));
+    }
+
+    /// Forgets a program that has ended, when nothing of it is on its way any more.
+    pub(super) fn bury_programs(&mut self) {
+        for index in 0..self.programs.len() {
+            let over = self.programs[index].as_ref().is_some_and(|program| {
+                program.gone && program.streams().next().is_none() && !program.retains()
+            });
+            if over {
+                self.programs[index] = None;
+            }
+        }
+    }
+
+    /// Ends a program's channel: its streams cannot go on here.
+    pub(super) fn drop_program(&mut self, index: usize, reason: &str) {
+        let Some(program) = self.programs[index].take() else { return };
+        tracing::warn!(pid = program.session.pid, program = program.name, reason, "program dropped");
+        self.waiter.remove(program.session.as_fd());
+        self.withdraw_all(index);
+        for (_, slot) in program.streams() {
+            if let Some(link) = self.links.get_mut(slot.link).and_then(Option::as_mut) {
+                link.abandon(slot.stream);
+            }
+        }
+    }
+
+    /// The way to the other host is gone: programs are told.
+    pub(super) fn lose_streams(&mut self, lost: Vec<(usize, u32)>) {
+        for (index, slot) in lost {
+            let Some(program) = self.programs[index].as_mut() else { continue };
+            let Some(known) = program.slot(slot) else { continue };
+            known.lost = true;
+            let (generation, closed) = (known.generation, known.here_closed);
+            if let Some(port) = &mut program.port {
+                port.publish();
+                port.set_state(slot, generation, SlotState::Lost);
+            }
+            self.touched.push((index, slot));
+            if closed {
+                program.finish_of(slot);
+                self.end_if_over(index, slot);
+            }
+        }
+        self.wake_touched();
+    }
+}

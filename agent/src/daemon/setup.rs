@@ -1,0 +1,200 @@
+//! What the agent is started with: from the command line to a running engine. A wrong setting is one line.
+
+use super::engine::{Engine, Rail};
+use super::signals::Signals;
+use super::wait::{Token, Waiter};
+use crate::cli::Agent as Options;
+use crate::{Failure, Outcome};
+use convoy_aggregator::gather::Thresholds;
+use convoy_control::hello::{Hello, Versions};
+use convoy_control::key::Key;
+use convoy_control::peers::{Config, Events, Peers};
+use convoy_control::policy::Policy;
+use convoy_fabric::libfabric::{self, Placement, RailInfo, discover};
+use convoy_runtime::agent::server::{self, Server};
+use convoy_runtime::config::{self, Fabric, Settings};
+use std::ffi::CStr;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Exit status when the agent cannot start.
+const CANNOT_START: u8 = 1;
+/// Versions of the protocol between agents.
+const PROTOCOL: Versions = Versions { min: 1, max: 1 };
+/// How long the engine looks on after its last work before it sleeps.
+const SPIN: Duration = Duration::from_micros(30);
+
+/// Everything an engine needs.
+pub(super) struct Setup {
+    pub(super) rails: Vec<Rail>,
+    pub(super) policy: Policy,
+    pub(super) policy_file: Option<PathBuf>,
+    pub(super) peers: Peers,
+    pub(super) from_peers: Events,
+    pub(super) server: Server,
+    pub(super) waiter: Waiter,
+    pub(super) signals: Signals,
+    pub(super) thresholds: Thresholds,
+    pub(super) network: u64,
+    pub(super) instance: u128,
+    pub(super) spin: Duration,
+}
+
+/// `convoy agent`.
+pub(crate) fn agent(options: &Options) -> Outcome {
+    if let Some(path) = &options.new_key {
+        Key::create(path).map_err(cannot)?;
+        return Ok(0);
+    }
+    let (settings, complaints) = config::read(std::env::vars_os().collect());
+    complaints.iter().for_each(|complaint| eprintln!("convoy: warn: {}", complaint.text));
+    start_log(&settings);
+    let setup = Setup::new(options, &settings)?;
+    let mut engine = Engine::new(setup);
+    engine.run();
+    tracing::info!("agent ends");
+    engine.shut_down();
+    Ok(0)
+}
+
+fn cannot(error: impl std::fmt::Display) -> Failure {
+    Failure::new(CANNOT_START, error.to_string())
+}
+
+fn start_log(settings: &Settings) {
+    let level = match settings.log {
+        config::LogLevel::Off | config::LogLevel::Error => tracing::Level::ERROR,
+        config::LogLevel::Warn | config::LogLevel::Info => tracing::Level::INFO,
+        config::LogLevel::Debug => tracing::Level::DEBUG,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+}
+
+impl Setup {
+    fn new(options: &Options, settings: &Settings) -> Result<Self, Failure> {
+        let network = server::network_of(None).map_err(|error| {
+            cannot(format!("this kernel does not tell network namespaces apart (Linux 5.14 does): {error}"))
+        })?;
+        let waiter = Waiter::new().map_err(cannot)?;
+        let signals = Signals::new().map_err(cannot)?;
+        waiter.add(signals.as_fd(), Token::Signal).map_err(cannot)?;
+        let policy = match &options.policy {
+            Some(path) => Policy::read(path).map_err(cannot)?,
+            None => Policy::default(),
+        };
+        let rails = rails(options, settings)?;
+        for rail in &rails {
+            tracing::info!(rail = rail.fabric.name(), "rail");
+        }
+        let (peers, from_peers, instance) = peers(options, &waiter)?;
+        let server = server(settings, network)?;
+        waiter.add(server.as_fd(), Token::Server).map_err(cannot)?;
+        for rail in &rails {
+            if let Some(fd) = rail.fabric.wait_descriptor() {
+                waiter.add_raw(fd, Token::Rail).map_err(cannot)?;
+            }
+        }
+        tracing::info!(listen = %peers.local_addr(), "agent is ready");
+        Ok(Self {
+            rails,
+            policy,
+            policy_file: options.policy.clone(),
+            peers,
+            from_peers,
+            server,
+            waiter,
+            signals,
+            thresholds: Thresholds {
+                bytes: settings.batch_bytes,
+                frames: settings.batch_frames,
+                delay_us: settings.batch_delay_us,
+            },
+            network,
+            instance,
+            spin: SPIN,
+        })
+    }
+}
+
+/// The fabric's devices on this host, as CONVOY_FABRIC wants them.
+fn rails(options: &Options, settings: &Settings) -> Result<Vec<Rail>, Failure> {
+    let wanted = match &settings.fabric {
+        Fabric::Auto => "auto",
+        Fabric::Provider(name) => name,
+        Fabric::Shm | Fabric::Off => {
+            return Err(Failure::new(CANNOT_START, "CONVOY_FABRIC allows no fabric between hosts"));
+        }
+    };
+    let is_named = |rail: &RailInfo, name: &String| {
+        rail.domain == *name || rail.address.is_some_and(|address| address.to_string() == *name)
+    };
+    let chosen = discover(wanted)
+        .into_iter()
+        .filter(|rail| options.rails.is_empty() || options.rails.iter().any(|name| is_named(rail, name)));
+    let mut rails = Vec::new();
+    for info in chosen {
+        match libfabric::open(&info.provider, Some(&info.local()), Placement::Best) {
+            Ok(fabric) => {
+                let limits = fabric.limits();
+                rails.push(Rail { fabric, limits, provider: info.provider.clone(), at: info.address });
+            }
+            Err(error) => tracing::warn!(rail = info.domain, %error, "rail cannot be used"),
+        }
+    }
+    if rails.is_empty() {
+        let line =
+            format!("no device for fabric '{wanted}' (see 'convoy doctor'; CONVOY_FABRIC=tcp needs none)");
+        return Err(Failure::new(CANNOT_START, line));
+    }
+    Ok(rails)
+}
+
+fn peers(options: &Options, waiter: &Waiter) -> Result<(Peers, Events, u128), Failure> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let hello = Hello::new(name.trim(), PROTOCOL).map_err(cannot)?;
+    let instance = hello.instance;
+    let mut config = Config::new(hello);
+    config.listen = SocketAddr::new(options.listen.unwrap_or(config.listen.ip()), options.port);
+    config.insecure = options.insecure;
+    config.key = options.key.as_deref().map(Key::read).transpose().map_err(cannot)?;
+    config.peers = options.peers.iter().map(|peer: &IpAddr| SocketAddr::new(*peer, 0)).collect();
+    config.wake = Some(waiter.make_wake().map_err(cannot)?);
+    let (peers, events) = Peers::start(config).map_err(cannot)?;
+    Ok((peers, events, instance))
+}
+
+/// The socket for programs: the machine's for root, otherwise the user's own.
+fn server(settings: &Settings, network: u64) -> Result<Server, Failure> {
+    let user = rustix::process::geteuid().as_raw();
+    let (owner, directory_mode, mode) =
+        if user == 0 { (None, 0o755, 0o666) } else { (Some(user), 0o700, 0o600) };
+    let path = server::socket_path(&settings.directory, owner, network).map_err(cannot)?;
+    make_directory(&path, directory_mode, user)?;
+    Server::bind(&path, mode).map_err(|error| {
+        let path = path.to_string_lossy();
+        match error.kind() {
+            std::io::ErrorKind::AddrInUse => cannot(format!("another agent listens at {path}")),
+            _ => cannot(format!("cannot listen at {path}: {error}")),
+        }
+    })
+}
+
+/// The directory of the socket: made if it is not there, and refused if it is somebody else's.
+fn make_directory(socket: &CStr, mode: u32, user: u32) -> Result<(), Failure> {
+    let path = Path::new(std::ffi::OsStr::from_bytes(socket.to_bytes()));
+    let Some(directory) = path.parent() else { return Ok(()) };
+    // It may be there already.
+    let _ = fs::DirBuilder::new().mode(mode).create(directory);
+    let about = fs::symlink_metadata(directory)
+        .map_err(|error| cannot(format!("cannot use {}: {error}", directory.display())))?;
+    if !about.is_dir() || about.uid() != user || about.mode() & 0o022 != 0 {
+        let directory = directory.display();
+        return Err(cannot(format!("{directory} is not a directory of this user that only it can write")));
+    }
+    Ok(())
+}

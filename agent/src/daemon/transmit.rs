@@ -1,0 +1,315 @@
+//! From programs' rings into batches: frames are taken, gathered by stream, written.
+
+use super::engine::Engine;
+use super::link::{BATCH_BYTES, Link, LinkState};
+use super::program::Program;
+use convoy_aggregator::batch::{Control, Head, Writer};
+use convoy_fabric::{Fabric, PostError, Source, Write};
+use convoy_runtime::port::{Lie, SlotState};
+
+/// Bytes of one stream in a row while others wait.
+const QUANTUM: usize = 8 << 10;
+/// Batches that may be on their way while small ones still leave at once.
+const EAGER: usize = 3;
+/// Batches that arrived before an answer is sent for its own sake, while there is work to do.
+const MOST_UNTOLD: u32 = 2;
+
+impl Engine {
+    /// Takes what programs have sent. True when there was anything.
+    pub(super) fn collect(&mut self) -> bool {
+        let mut any = false;
+        for index in 0..self.programs.len() {
+            if self.programs[index].as_ref().is_some_and(|program| program.awake) {
+                any |= self.collect_from(index);
+            }
+        }
+        any
+    }
+
+    /// Takes what one program has sent or changed.
+    pub(super) fn collect_from(&mut self, index: usize) -> bool {
+        match self.try_collect(index) {
+            Ok(any) => {
+                if let Some(program) = self.programs[index].as_mut() {
+                    program.idle = if any { 0 } else { program.idle + 1 };
+                }
+                any
+            }
+            Err(Lie) => {
+                self.drop_program(index, "it broke the rules of its channel");
+                true
+            }
+        }
+    }
+
+    fn try_collect(&mut self, index: usize) -> Result<bool, Lie> {
+        let Some(program) = self.programs[index].as_mut() else { return Ok(false) };
+        let Some(port) = program.port.as_mut() else { return Ok(false) };
+        let frames = port.refresh()?;
+        let mut changed = core::mem::take(&mut self.changed);
+        port.take_changes(|slot| changed.push(slot));
+        if !frames && changed.is_empty() {
+            self.changed = changed;
+            return Ok(false);
+        }
+        let mut closed = false;
+        for slot in &changed {
+            closed |= self.tell_news(index, *slot);
+        }
+        self.take_frames(index)?;
+        if closed {
+            // What was sent before the end may have been published after the first look.
+            if let Some(port) = self.programs[index].as_mut().and_then(|program| program.port.as_mut()) {
+                port.refresh()?;
+            }
+            self.take_frames(index)?;
+            changed.iter().for_each(|slot| self.close_if_closed(index, *slot));
+        }
+        changed.clear();
+        self.changed = changed;
+        Ok(true)
+    }
+
+    /// Tells the other host what a program has changed in a line; true when the program has closed its end.
+    pub(super) fn tell_news(&mut self, index: usize, slot: u32) -> bool {
+        let Some(program) = self.programs[index].as_mut() else { return false };
+        let Some((link, stream)) = program.slot(slot).map(|slot| (slot.link, slot.stream)) else {
+            return false;
+        };
+        let link = self.links.get_mut(link).and_then(Option::as_mut);
+        let state = match link {
+            Some(link) => program.news(slot, |control| link.controls.push_back((stream, control))),
+            None => program.news(slot, |_| {}),
+        };
+        state.is_some_and(|(state, _)| state == SlotState::Closed)
+    }
+
+    fn close_if_closed(&mut self, index: usize, slot: u32) {
+        let Some(program) = self.programs[index].as_ref() else { return };
+        let Some(port) = &program.port else { return };
+        let generation = program.streams().find(|(known, _)| *known == slot).map(|(_, slot)| slot.generation);
+        if generation.is_some_and(|generation| port.line(slot, generation).state == SlotState::Closed) {
+            self.close_here(index, slot);
+        }
+    }
+
+    /// The program has closed its end of a stream.
+    pub(super) fn close_here(&mut self, index: usize, slot: u32) {
+        let Some(program) = self.programs[index].as_mut() else { return };
+        let Some(known) = program.slot(slot) else { return };
+        known.here_closed = true;
+        let (link, stream, lost) = (known.link, known.stream, known.lost);
+        if lost {
+            program.finish_of(slot);
+        } else if let Some(link) = self.links.get_mut(link).and_then(Option::as_mut) {
+            link.close(stream);
+        }
+        self.end_if_over(index, slot);
+    }
+
+    fn take_frames(&mut self, index: usize) -> Result<(), Lie> {
+        let now = self.now_us;
+        let Some(program) = self.programs[index].as_mut() else { return Ok(()) };
+        while let Some((link, stream, taken)) = program.next_frame()? {
+            if let Some(link) = self.links.get_mut(link).and_then(Option::as_mut) {
+                link.push(stream, taken, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets batches leave that are due. True when any did.
+    pub(super) fn transmit(&mut self) -> bool {
+        let mut any = false;
+        for index in 0..self.links.len() {
+            while self.links[index].as_ref().is_some_and(|link| link.state == LinkState::Up)
+                && self.transmit_one(index, false)
+            {
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Answers what has arrived and was not answered by batches with something in them.
+    pub(super) fn acknowledge(&mut self) {
+        for index in 0..self.links.len() {
+            let owes =
+                self.links[index].as_ref().is_some_and(|link| link.state == LinkState::Up && link.owes);
+            if owes {
+                self.transmit_one(index, true);
+            }
+        }
+    }
+
+    fn transmit_one(&mut self, index: usize, answer: bool) -> bool {
+        let Some(link) = self.links[index].as_mut() else { return false };
+        let untold = link.owes && link.receive.untold() >= MOST_UNTOLD;
+        if !(link.has_pending() && due(link, self.now_us) || answer || untold) {
+            return false;
+        }
+        let rail = &mut self.rails[link.rail];
+        if link.send.in_flight() >= rail.limits.depth.saturating_sub(2) {
+            return false;
+        }
+        let fits = BATCH_BYTES.min(rail.limits.write);
+        if !link.send.has_room(fits) {
+            return false;
+        }
+        let small = link.pending_bytes as usize + 32 * link.controls.len() + 64 <= rail.limits.inject;
+        let sent = if small {
+            self.scratch.resize(rail.limits.inject, 0);
+            let built = build(link, &mut self.programs, &mut self.scratch, self.now_us);
+            post(link, rail.fabric.as_mut(), built, Some(&self.scratch))
+        } else {
+            let Some(buffer) = link.free_buffers.pop() else { return false };
+            let offset = buffer as usize * BATCH_BYTES;
+            let room = rail.fabric.local(link.buffers).and_then(|all| all.get_mut(offset..offset + fits));
+            let Some(room) = room else { return false };
+            let mut built = build(link, &mut self.programs, room, self.now_us);
+            built.buffer = Some(buffer);
+            post(link, rail.fabric.as_mut(), built, None)
+        };
+        if let Err(reason) = sent {
+            self.lose_link(index, &reason);
+        }
+        true
+    }
+}
+
+/// Whether what is gathered should leave.
+fn due(link: &mut Link, now_us: u64) -> bool {
+    if link.pending_frames == 0 {
+        return link.send.in_flight() < EAGER;
+    }
+    link.gather.in_flight(link.send.in_flight() >= EAGER)
+        || link.gather.poll_timeout().is_some_and(|due| due <= now_us)
+}
+
+/// A batch in memory.
+struct Built {
+    length: usize,
+    buffer: Option<u32>,
+    place: Option<convoy_aggregator::link::Place>,
+    frames: Vec<(usize, u64)>,
+    /// It carries more than cursors.
+    full: bool,
+}
+
+/// Fills a batch from what waits on a link.
+fn build(link: &mut Link, programs: &mut [Option<Program>], room: &mut [u8], now_us: u64) -> Built {
+    let mut frames = link.spare_list();
+    let mut writer = Writer::new(room);
+    while let Some((stream, control)) = link.controls.front().copied() {
+        if !writer.control(stream, control) {
+            break;
+        }
+        link.controls.pop_front();
+    }
+    let early = core::iter::from_fn(|| link.receive.next_early());
+    early.for_each(|sequence| {
+        let _ = writer.delivered(sequence);
+    });
+    let before = link.pending_bytes;
+    for _ in 0..link.active.len() {
+        let Some(number) = link.active.pop_front() else { break };
+        if !fill(link, number, programs, &mut writer, &mut frames) {
+            link.active.push_front(number);
+            break;
+        }
+    }
+    link.counters.payload_sent += before - link.pending_bytes;
+    link.counters.messages_sent += frames.len() as u64;
+    link.pending_frames -= frames.len() as u64;
+    link.gather.on_flush();
+    if link.pending_frames > 0 {
+        let rest = u32::try_from(link.pending_bytes).unwrap_or(u32::MAX);
+        let _ = link.gather.push(now_us, rest);
+    }
+    let (length, full) = (writer.len(), !writer.is_empty());
+    let place = link.send.place(length);
+    let (consumed, delivered) = link.receive.tell();
+    link.owes = false;
+    if let Some(place) = place {
+        Head { length: length as u32, sequence: place.sequence, consumed, delivered }.write(room);
+    }
+    Built { length, buffer: None, place, frames, full }
+}
+
+/// Writes what one stream has, up to a quantum, as one record. False when the batch is full.
+fn fill(
+    link: &mut Link,
+    number: u32,
+    programs: &mut [Option<Program>],
+    writer: &mut Writer<'_>,
+    frames: &mut Vec<(usize, u64)>,
+) -> bool {
+    let Some(stream) = link.stream(number) else { return true };
+    let Some(program) = programs.get(stream.program).and_then(Option::as_ref) else { return true };
+    let Some(port) = &program.port else { return true };
+    let waiting: usize = stream.pending.iter().map(|taken| taken.piece.length as usize).sum();
+    let most = (waiting - stream.begun as usize).min(QUANTUM).min(writer.room());
+    if most == 0 && waiting > 0 {
+        return false;
+    }
+    let Some(mut room) = writer.data(number, most) else { return false };
+    while let Some(taken) = stream.pending.front() {
+        let left = taken.piece.length - stream.begun;
+        let part = (left as usize).min(room.len());
+        let (target, rest) = room.split_at_mut(part);
+        port.copy(&taken.piece, stream.begun, target);
+        room = rest;
+        if part < left as usize {
+            stream.begun += part as u32;
+            break;
+        }
+        frames.push((stream.program, taken.frame));
+        stream.begun = 0;
+        stream.pending.pop_front();
+    }
+    let (empty, closing) = (stream.pending.is_empty(), stream.closing);
+    stream.queued = !empty;
+    link.pending_bytes -= most as u64;
+    if !empty {
+        link.active.push_back(number);
+    } else if closing {
+        link.controls.push_back((number, Control::Closed));
+    }
+    true
+}
+
+fn post(
+    link: &mut Link,
+    fabric: &mut dyn Fabric,
+    built: Built,
+    scratch: Option<&[u8]>,
+) -> Result<(), String> {
+    let Some(place) = built.place else { return Err("no room for a batch".into()) };
+    let source = match (scratch, built.buffer) {
+        (Some(bytes), _) => Source::Bytes(&bytes[..built.length]),
+        (None, Some(buffer)) => Source::Memory {
+            memory: link.buffers,
+            offset: buffer as usize * BATCH_BYTES,
+            length: built.length,
+        },
+        (None, None) => return Err("a batch without memory".into()),
+    };
+    let write = Write {
+        source,
+        target: link.target,
+        offset: place.offset,
+        immediate: Some(place.immediate),
+        context: u64::from(built.buffer.unwrap_or(u32::MAX)),
+        more: false,
+    };
+    link.sent(built.frames);
+    link.counters.batches_sent += 1;
+    link.counters.batch_bytes_sent += built.length as u64;
+    link.counters.acknowledgements_sent += u64::from(!built.full);
+    match fabric.post(link.id, &write) {
+        Ok(()) => Ok(()),
+        Err(PostError::Full) => Err("more writes than the device takes".into()),
+        Err(PostError::Down) => Err("the connection has ended".into()),
+        Err(PostError::Invalid(what)) => Err(what.into()),
+    }
+}

@@ -1,0 +1,170 @@
+//! The program's side of its host's agent: finding it, offering it connections to other hosts, hearing from it.
+//!
+//! `agent::protocol` is what the two say over their Unix socket, `agent::listener` the thread that hears it. The bytes
+//! of streams go over an ordinary channel (`channel::far` has what is different about it). Nobody waits for the agent:
+//! offers are sent and forgotten, and an answer is found at a later call on the connection.
+
+pub(crate) mod listener;
+pub mod protocol;
+pub mod server;
+
+use crate::channel::{self, Channel, Way};
+use crate::config::{Fabric, LogLevel, settings};
+use crate::process::Identity;
+use crate::registry::Registry;
+use crate::session::Session;
+use crate::socket::{self, Far, Socket};
+use crate::{log, stats, sys, table};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use protocol::{Message, Reason, VERSION};
+
+/// What belongs to the connection with one agent; never freed.
+pub struct Agent {
+    pub channel: &'static Channel,
+}
+
+/// The agent this process talks to; null when there is none.
+static CURRENT: AtomicPtr<Agent> = AtomicPtr::new(core::ptr::null_mut());
+/// When an agent may be looked for again, in nanoseconds of the steady clock.
+static NEXT_TRY: AtomicU64 = AtomicU64::new(0);
+const BETWEEN_TRIES_NS: u64 = 2_000_000_000;
+
+/// Whether connections to other hosts are to be accelerated at all.
+pub fn wanted() -> bool {
+    matches!(settings().fabric, Fabric::Auto | Fabric::Provider(_))
+}
+
+/// The agent of this process that is there.
+#[inline]
+pub fn current() -> Option<&'static Agent> {
+    // SAFETY: a leaked box or null.
+    let agent = unsafe { CURRENT.load(Ordering::Acquire).as_ref() }?;
+    let way = agent.channel.way()?;
+    (!way.lost.load(Ordering::Relaxed) && agent.channel.usable()).then_some(agent)
+}
+
+/// Offers a connection to another host. False when there is no agent; the caller holds the slow lock.
+pub fn offer(session: &Session, index: u32, socket: &Socket, fd: i32) -> bool {
+    let Some(agent) = current().or_else(|| join(session)) else { return false };
+    let Some(way) = agent.channel.way() else { return false };
+    let id = socket.begin_far(index);
+    let message = Message::Offer { id }.encode();
+    let sent = sys::unix_send(way.socket.load(Ordering::Relaxed), &message, &[fd]);
+    if sent.is_err() {
+        socket.set_far(Far::None);
+    }
+    sent.is_ok() && listener::running()
+}
+
+/// An offer, or what came of it, is not wanted any more.
+pub fn withdraw(index: u32, socket: &Socket) {
+    let far = socket.take_far();
+    if far == Far::None {
+        return;
+    }
+    let Some(agent) = current() else { return };
+    if let Some(way) = agent.channel.way() {
+        let message = Message::Withdraw { id: socket.far_id(index) }.encode();
+        let _ = sys::unix_send(way.socket.load(Ordering::Relaxed), &message, &[]);
+    }
+}
+
+/// In a forked child: streams that it has inherited go on; for new ones it finds the agent by itself.
+pub fn after_fork_in_child() {
+    CURRENT.store(core::ptr::null_mut(), Ordering::Release);
+    NEXT_TRY.store(0, Ordering::Relaxed);
+    listener::after_fork_in_child();
+}
+
+#[cold]
+fn join(session: &Session) -> Option<&'static Agent> {
+    let now = sys::now_ns();
+    if !wanted() || now < NEXT_TRY.load(Ordering::Relaxed) {
+        return None;
+    }
+    NEXT_TRY.store(now + BETWEEN_TRIES_NS, Ordering::Relaxed);
+    let (socket, identity) = connect(session)?;
+    match introduce_self(session, socket, identity) {
+        Ok(agent) => {
+            CURRENT.store(Box::into_raw(Box::new(agent)), Ordering::Release);
+            current()
+        }
+        Err(errno) => {
+            table::abandon(socket);
+            log::line(LogLevel::Warn, format_args!("the agent cannot be used (errno {errno})"));
+            None
+        }
+    }
+}
+
+fn introduce_self(session: &Session, socket: i32, identity: Identity) -> sys::Answer<Agent> {
+    let (_, bells) = session.bells.ok_or(libc::ENOENT)?;
+    let (channel, segment) = channel::with_agent(session, identity, Way::new(socket))?;
+    let hello =
+        Message::Hello { version: VERSION, layout: Registry::LAYOUT as u64, identity: session.identity.0 };
+    let sent = sys::unix_send(socket, &hello.encode(), &[segment, bells]);
+    let _ = sys::close(segment);
+    sent?;
+    Ok(Agent { channel })
+}
+
+/// A socket to the agent of this network namespace: the user's own, or the machine's. Who answers there must be
+/// this user or root.
+fn connect(session: &Session) -> Option<(i32, Identity)> {
+    let user = sys::geteuid();
+    for owner in [Some(user), None] {
+        let path = server::socket_path(&settings().directory, owner, session.network);
+        let connected = path.ok().and_then(|path| sys::unix_connect(&path).ok());
+        let Some(socket) = connected.and_then(|socket| table::adopt(socket).ok()) else { continue };
+        match sys::unix_peer(socket) {
+            Ok((pid, uid, _)) if uid == 0 || uid == user => {
+                return Some((socket, Identity((pid as u64) << 32)));
+            }
+            _ => table::abandon(socket),
+        }
+    }
+    None
+}
+
+/// What the agent has said. Called by the listener.
+fn hear(message: Message, passed: [i32; sys::MOST_PASSED]) {
+    let Some(agent) = current() else { return };
+    match message {
+        Message::Welcome { version: VERSION } if passed[0] >= 0 => {
+            if let (Some(way), Ok(fd)) = (agent.channel.way(), table::adopt(passed[0])) {
+                way.doorbell.store(fd, Ordering::Release);
+            }
+            return;
+        }
+        Message::Opened { id, slot, generation } => answer(id, Far::Opened { slot, generation }),
+        Message::Declined { id, reason } => {
+            count(reason);
+            answer(id, Far::Declined);
+        }
+        Message::Recall { slot, generation } => agent.channel.obey_far_recall(slot, generation),
+        _ => {}
+    }
+    passed.into_iter().filter(|fd| *fd >= 0).for_each(drop_descriptor);
+}
+
+fn drop_descriptor(fd: i32) {
+    let _ = sys::close(fd);
+}
+
+fn answer(id: u64, far: Far) {
+    let index = (id >> 32) as u32;
+    if let Some(socket) = socket::at(index) {
+        socket.answer_far(id, far);
+    }
+}
+
+fn count(reason: Reason) {
+    let process = stats::process();
+    match reason {
+        Reason::NoPeer => process.bypasses_no_peer_agent.add(1),
+        Reason::Unmatched => process.bypasses_unmatched.add(1),
+        Reason::Policy => process.bypasses_policy.add(1),
+        Reason::Limit => process.bypasses_memory.add(1),
+        Reason::Invalid => process.bypasses_not_tcp.add(1),
+    }
+}

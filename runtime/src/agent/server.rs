@@ -1,0 +1,175 @@
+//! The agent's side of the Unix sockets between it and the programs of its host.
+
+use super::protocol::{BYTES, Message};
+use crate::process::Text;
+use crate::sys::{self, MOST_PASSED};
+use core::fmt::Write as _;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Where the agent of a network namespace listens: for one user's programs, or for everybody's.
+///
+/// # Errors
+/// The path is too long.
+pub fn socket_path(directory: &CStr, user: Option<u32>, network: u64) -> io::Result<CString> {
+    let mut path = Text::<200>::new();
+    let base = directory.to_str().map_err(|_| io::ErrorKind::InvalidInput)?;
+    let written = match user {
+        Some(user) => write!(path, "{base}/convoy-{user}/{network}.agent"),
+        None => write!(path, "{base}/convoy-agent/{network}.agent"),
+    };
+    written.map_err(|_| io::ErrorKind::InvalidFilename)?;
+    Ok(path.as_cstr().into())
+}
+
+/// A listening socket; its file goes with it.
+#[derive(Debug)]
+pub struct Server {
+    socket: OwnedFd,
+    path: CString,
+}
+
+/// A program that has connected.
+#[derive(Debug)]
+pub struct Program {
+    socket: OwnedFd,
+    /// Its process id as this process sees it, 0 when it does not.
+    pub pid: i32,
+    /// Its effective user id when it connected.
+    pub uid: u32,
+}
+
+/// What a program has sent.
+#[derive(Debug)]
+pub enum Heard {
+    /// A message and the descriptors with it.
+    Message(Message, [Option<OwnedFd>; MOST_PASSED]),
+    /// Something that is no message.
+    Nonsense,
+    /// Nothing at the moment.
+    Nothing,
+    /// It is gone.
+    End,
+}
+
+impl Server {
+    /// Listens at `path`. A socket that nobody listens on any more is replaced.
+    ///
+    /// # Errors
+    /// Another agent listens there, or the path cannot be used.
+    pub fn bind(path: &CStr, mode: u32) -> io::Result<Self> {
+        if let Ok(other) = sys::unix_connect(path) {
+            let _ = sys::close(other);
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let _ = sys::unlink(path);
+        let socket = sys::unix_listen(path, mode).map_err(io::Error::from_raw_os_error)?;
+        Ok(Self { socket: owned(socket), path: path.into() })
+    }
+
+    /// The next program that has connected.
+    pub fn accept(&self) -> Option<Program> {
+        let socket = owned(sys::accept(self.socket.as_raw_fd()).ok()?);
+        let (pid, uid, _) = sys::unix_peer(socket.as_raw_fd()).ok()?;
+        Some(Program { socket, pid, uid })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = sys::unlink(&self.path);
+    }
+}
+
+impl Program {
+    /// The next message.
+    pub fn receive(&self) -> Heard {
+        let mut bytes = [0; BYTES];
+        match sys::unix_receive(self.socket.as_raw_fd(), &mut bytes) {
+            Ok((0, _)) => Heard::End,
+            Ok((count, passed)) => {
+                let passed = passed.map(|fd| (fd >= 0).then(|| owned(fd)));
+                match bytes.get(..count).and_then(Message::decode) {
+                    Some(message) => Heard::Message(message, passed),
+                    None => Heard::Nonsense,
+                }
+            }
+            Err(libc::EAGAIN | libc::EINTR) => Heard::Nothing,
+            Err(_) => Heard::End,
+        }
+    }
+
+    /// Sends a message; false when the program does not take it.
+    pub fn send(&self, message: Message, passed: Option<BorrowedFd<'_>>) -> bool {
+        let passed = passed.map(|fd| fd.as_raw_fd());
+        sys::unix_send(self.socket.as_raw_fd(), &message.encode(), passed.as_slice()).is_ok()
+    }
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// An event counter by which a program wakes the agent.
+///
+/// # Errors
+/// Descriptors have run out.
+pub fn doorbell() -> io::Result<OwnedFd> {
+    sys::eventfd().map(owned).map_err(io::Error::from_raw_os_error)
+}
+
+/// A FIFO that a program has passed, opened anew: its flags are this process's own then.
+///
+/// # Errors
+/// It is no FIFO, or cannot be opened.
+pub fn reopen_fifo(fifo: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let error = io::Error::from_raw_os_error;
+    let stat = sys::fstat(fifo.as_raw_fd()).map_err(error)?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFIFO {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut path = Text::<40>::new();
+    let _ = write!(path, "/proc/self/fd/{}", fifo.as_raw_fd());
+    // Read-write, so that a bell without a reader raises no SIGPIPE.
+    sys::open(path.as_cstr(), libc::O_RDWR | libc::O_NONBLOCK, 0).map(owned).map_err(error)
+}
+
+/// Adds a descriptor that a library names by its number to an epoll instance, for reading.
+///
+/// # Errors
+/// As epoll_ctl(2).
+pub fn watch(epoll: BorrowedFd<'_>, fd: RawFd, data: u64) -> io::Result<()> {
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: data };
+    // SAFETY: one valid event.
+    let added = unsafe { sys::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) };
+    added.map(drop).map_err(io::Error::from_raw_os_error)
+}
+
+/// SO_NETNS_COOKIE of a socket, or of the network namespace of this thread.
+///
+/// # Errors
+/// No socket can be made, or the kernel is older than Linux 5.14.
+pub fn network_of(socket: Option<BorrowedFd<'_>>) -> io::Result<u64> {
+    let error = io::Error::from_raw_os_error;
+    match socket {
+        Some(socket) => sys::network_namespace(socket.as_raw_fd()).map_err(error),
+        None => {
+            let own = owned(sys::tcp_socket().map_err(error)?);
+            sys::network_namespace(own.as_raw_fd()).map_err(error)
+        }
+    }
+}
+
+fn owned(fd: RawFd) -> OwnedFd {
+    // SAFETY: a descriptor that a system call has just given to this process, and nobody else has.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}

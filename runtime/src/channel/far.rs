@@ -1,0 +1,204 @@
+//! What is different about a channel that leads to another host: its other side is this host's agent, which passes on
+//! what it finds. So lines must be pointed out to it, it sleeps by a doorbell of its own, bytes may still be on their
+//! way when the kernel connection has ended already, and the peer cannot be looked into.
+
+use super::Channel;
+use super::sort::Wakes;
+use crate::agent::protocol::Message;
+use crate::registry::BELLS;
+use crate::shm::segment::{STAYS, SlotState};
+use crate::{bell, epoll, stats, sys, table};
+use convoy_aggregator::path::Path;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence};
+
+/// How long the other host may take to bring a stream back to the kernel.
+const PATIENCE_NS: u64 = 2_000_000_000;
+const NAP_NS: u64 = 50_000;
+
+/// The way to the agent.
+pub struct Way {
+    /// The Unix socket to it: closed at its end when it is gone.
+    pub socket: AtomicI32,
+    /// Event counter by which it sleeps; -1 until it has sent it.
+    pub doorbell: AtomicI32,
+    /// It is gone.
+    pub lost: AtomicBool,
+    /// Bells that it knows, a bit each.
+    bells: [AtomicU64; BELLS / 64],
+}
+
+impl Way {
+    /// The way behind a connected socket.
+    pub fn new(socket: i32) -> Self {
+        Self {
+            socket: AtomicI32::new(socket),
+            doorbell: AtomicI32::new(-1),
+            lost: AtomicBool::new(false),
+            bells: [const { AtomicU64::new(0) }; BELLS / 64],
+        }
+    }
+
+    /// A thread is going to wait by this bell: the agent must be able to ring it.
+    fn introduce(&self, number: u16, fifo: i32) {
+        let Some(word) = self.bells.get(number as usize / 64) else { return };
+        let bit = 1 << (number % 64);
+        if word.load(Ordering::Relaxed) & bit == 0 {
+            let message = Message::Bell { number }.encode();
+            if sys::unix_send(self.socket.load(Ordering::Relaxed), &message, &[fifo]).is_ok() {
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Channel {
+    #[inline]
+    pub fn way(&self) -> Option<&Way> {
+        self.way.as_ref()
+    }
+
+    /// Whether the other ends of the streams are on other hosts.
+    #[inline]
+    pub fn leads_to_agent(&self) -> bool {
+        self.way.is_some()
+    }
+
+    /// A thread is going to wait for a stream by this bell.
+    #[inline]
+    pub fn introduce(&self, number: u16, fifo: i32) {
+        if let Some(way) = &self.way {
+            way.introduce(number, fifo);
+        }
+    }
+
+    pub(super) fn peer_alive(&self) -> bool {
+        match &self.way {
+            Some(way) => !way.lost.load(Ordering::Relaxed),
+            None => self.peer.alive(),
+        }
+    }
+
+    /// Frames of a stream are published: wakes whoever waits for them.
+    #[inline]
+    pub(super) fn ring_receiver(&self, slot: u32) {
+        fence(Ordering::SeqCst);
+        match &self.way {
+            None => bell::ring_all(self.peer_line(slot).receive_waiters.snapshot()),
+            Some(way) => self.ring_agent(way),
+        }
+    }
+
+    /// This side's line of the slot has changed in a way that the other side must learn of by itself.
+    #[inline]
+    pub fn changed(&self, slot: u32) {
+        if let Some(way) = &self.way {
+            self.segment.changes(0).mark(slot);
+            fence(Ordering::SeqCst);
+            self.ring_agent(way);
+        }
+    }
+
+    /// Whether the agent has changed lines that nobody here has looked at yet.
+    #[inline]
+    pub(super) fn has_changes(&self) -> bool {
+        self.way.is_some() && self.segment.changes(1).any()
+    }
+
+    /// Tells those who wait for a stream that its agent has changed a line. The caller holds the receive lock.
+    pub(super) fn take_changes(&self, wakes: &mut Wakes) {
+        if self.has_changes() {
+            self.segment.changes(1).take(|slot| {
+                wakes.add(&self.own_line(slot).receive_waiters);
+                let socket = self.socket_of(slot);
+                if let Some(socket) = socket.checked_sub(1).and_then(crate::socket::at) {
+                    socket.hint.store(true, Ordering::Relaxed);
+                }
+                epoll::readable(socket);
+            });
+        }
+    }
+
+    /// The caller has published its change and passed a SeqCst fence.
+    #[inline]
+    fn ring_agent(&self, way: &Way) {
+        let asleep = &self.segment.side(1).asleep;
+        if asleep.load(Ordering::Relaxed) != 0 && asleep.swap(0, Ordering::SeqCst) != 0 {
+            stats::process().doorbells_rung.add(1);
+            let one = 1u64.to_ne_bytes();
+            // SAFETY: eight readable bytes.
+            let _ = unsafe { sys::write(way.doorbell.load(Ordering::Relaxed), one.as_ptr(), one.len()) };
+        }
+    }
+
+    /// Whether the end that the kernel reports is the stream's: everything that came before it is here. To be asked
+    /// before the last look for bytes.
+    #[inline]
+    pub fn may_end(&self, slot: u32, generation: u8) -> bool {
+        if self.way.is_none() {
+            return true;
+        }
+        let line = self.peer_line(slot);
+        let stays = line.flags.load(Ordering::Acquire) & STAYS != 0;
+        stays && !self.switch_pending(slot) || line.state(generation) == SlotState::Closed || !self.usable()
+    }
+
+    /// Whether a sleeper may watch the kernel connection: not while news of it mean nothing yet.
+    #[inline]
+    pub fn watches_kernel(&self, slot: u32, generation: u8, over: bool) -> bool {
+        if self.way.is_none() {
+            return true;
+        }
+        let reads_kernel = self.own_line(slot).passed.load(Ordering::Relaxed) & 1 == 0;
+        reads_kernel && !over || self.may_end(slot, generation)
+    }
+
+    /// The agent is gone: no new streams, and those that are there return to the kernel.
+    pub fn lose_agent(&self) {
+        if let Some(way) = &self.way {
+            way.lost.store(true, Ordering::SeqCst);
+            let _ = self.fail("the agent is gone");
+        }
+    }
+
+    /// Brings what this side receives back to the kernel: the other end is asked to switch there. False when unread
+    /// bytes are left, which cannot be put back, or the other host does not answer.
+    pub fn recall_far(&self, slot: u32, generation: u8, fd: i32) -> bool {
+        self.own_line(slot).set_state(generation, SlotState::WantsKernel);
+        self.changed(slot);
+        let start = sys::now_ns();
+        loop {
+            let _ = self.sort();
+            let kernel = self.receive_path(slot, fd).is_ok_and(|path| path == Path::Kernel);
+            if kernel && self.peer_line(slot).flags.load(Ordering::Acquire) & STAYS != 0 {
+                return true;
+            }
+            if self.has_bytes(slot) || !self.usable() || sys::now_ns() - start > PATIENCE_NS {
+                self.own_line(slot).set_state(generation, SlotState::Open);
+                return false;
+            }
+            sys::sleep_ns(NAP_NS);
+        }
+    }
+
+    /// The other end wants the stream on the kernel.
+    pub fn obey_far_recall(&self, slot: u32, generation: u8) {
+        if slot < self.party.slots() && self.peer_line(slot).state(generation) == SlotState::WantsKernel {
+            self.send_through_kernel(slot);
+            stats::process().demotions_peer_asked.add(1);
+        }
+    }
+
+    /// A descriptor of the way is wanted by the program: it moves elsewhere.
+    pub fn move_way(&self, fd: i32) -> bool {
+        let Some(way) = &self.way else { return false };
+        [&way.socket, &way.doorbell].into_iter().any(|known| {
+            if known.load(Ordering::Relaxed) != fd {
+                return false;
+            }
+            let Ok(moved) = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, fd as usize + 1) else { return false };
+            table::set(moved, table::Entry::Private);
+            known.store(moved, Ordering::SeqCst);
+            sys::close(fd).is_ok()
+        })
+    }
+}

@@ -1,0 +1,130 @@
+//! Frames that the program has sent.
+
+use super::{Lie, PROGRAM, Port};
+use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// A frame of a stream, still in the segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// Its stream.
+    pub slot: u32,
+    /// The slot's generation.
+    pub generation: u8,
+    /// Its payload.
+    pub piece: Piece,
+    /// The ring's cursor behind it: to be given to [`Port::release`] when the payload is not needed any more.
+    pub end: u64,
+}
+
+/// Where a payload is.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    /// Bytes.
+    pub length: u32,
+    /// Block that holds them; otherwise they are in the ring.
+    pub block: Option<u32>,
+    offset: usize,
+}
+
+impl Port {
+    /// Looks how far the program has published. True when there are frames to take.
+    ///
+    /// # Errors
+    /// The cursor is impossible.
+    pub fn refresh(&mut self) -> Result<bool, Lie> {
+        let capacity = self.capacity();
+        self.consumer.refresh(&self.segment.lane(PROGRAM).producer, capacity).map_err(|_| Lie)
+    }
+
+    /// The next frame. Its payload stays where it is until [`Port::release`].
+    ///
+    /// # Errors
+    /// The frame is impossible.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, Lie> {
+        loop {
+            let (offset, available) = self.consumer.next(self.capacity());
+            if available == 0 {
+                return Ok(None);
+            }
+            let (header, span) = self.header_at(offset, available)?;
+            let piece = match header.kind {
+                Kind::Pad => {
+                    self.consumer.advance(span);
+                    continue;
+                }
+                Kind::Data => {
+                    Piece { length: header.length, block: None, offset: offset + wire::HEADER_BYTES }
+                }
+                Kind::Block => self.block_at(offset + wire::HEADER_BYTES, header.length)?,
+            };
+            if header.slot >= self.slots() {
+                return Err(Lie);
+            }
+            self.consumer.advance(span);
+            let end = self.consumer.head();
+            return Ok(Some(Frame { slot: header.slot, generation: header.generation, piece, end }));
+        }
+    }
+
+    /// The header at `offset`, read once: the frame lies within what is published and does not wrap.
+    fn header_at(&self, offset: usize, available: u64) -> Result<(Header, u64), Lie> {
+        let header = Header::from_word(self.word_at(offset)).map_err(|_| Lie)?;
+        let span = wire::span(header.length) as u64;
+        if span > available || offset as u64 + span > self.capacity() {
+            return Err(Lie);
+        }
+        Ok((header, span))
+    }
+
+    fn block_at(&self, offset: usize, length: u32) -> Result<Piece, Lie> {
+        let named = BlockRef::from_word(self.word_at(offset));
+        let geometry = self.segment.geometry;
+        if length != BlockRef::BYTES || named.block >= geometry.blocks || named.length > geometry.block_bytes
+        {
+            return Err(Lie);
+        }
+        Ok(Piece { length: named.length, block: Some(named.block), offset: 0 })
+    }
+
+    fn word_at(&self, offset: usize) -> u64 {
+        // SAFETY: the offset is below the ring's size and a multiple of 8, by the consumer's checks.
+        unsafe { (*self.segment.ring(PROGRAM).add(offset).cast::<AtomicU64>()).load(Ordering::Relaxed) }
+    }
+
+    /// Copies bytes of a payload, from its byte `from` on, to `into`, which is not longer than what is left of it.
+    pub fn copy(&self, piece: &Piece, from: u32, into: &mut [u8]) {
+        let from = from.min(piece.length);
+        let length = into.len().min((piece.length - from) as usize);
+        let base = match piece.block {
+            None => self.segment.ring(PROGRAM).wrapping_add(piece.offset),
+            Some(block) => self.segment.block(PROGRAM, block),
+        };
+        // SAFETY: the piece was checked to lie inside the ring or block, the target has room; the program may write there
+        // meanwhile, which garbles its own bytes only.
+        unsafe { core::ptr::copy_nonoverlapping(base.add(from as usize), into.as_mut_ptr(), length) };
+    }
+
+    /// Everything before the cursor `end` is the program's again. Cursors only grow.
+    pub fn release(&mut self, end: u64) {
+        self.consumer.release_to(&self.segment.lane(PROGRAM).consumer, end);
+    }
+
+    /// Gives a block back to the program.
+    pub fn return_block(&self, block: u32) {
+        if let Some(word) = self.segment.lane(PROGRAM).returned.get(block as usize / 64) {
+            word.fetch_or(1 << (block % 64), Ordering::Release);
+        }
+    }
+
+    /// Where the program's blocks lie, for the registration of this memory with a device: first byte and length.
+    pub fn blocks(&self) -> (*const u8, usize) {
+        let geometry = self.segment.geometry;
+        (self.segment.block(PROGRAM, 0), geometry.blocks as usize * geometry.block_bytes as usize)
+    }
+
+    /// Bytes of one block.
+    pub fn block_bytes(&self) -> usize {
+        self.segment.geometry.block_bytes as usize
+    }
+}

@@ -1,0 +1,166 @@
+//! Frames for the program, and waking it.
+
+use super::{AGENT, Lie, PROGRAM, Port};
+use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// Payloads above this go into a block.
+const INLINE: usize = 4096;
+
+impl Port {
+    /// Writes bytes of a stream, as far as there is room: how many. They are seen after [`Port::publish`].
+    ///
+    /// # Errors
+    /// The program's cursor is impossible.
+    pub fn put(&mut self, slot: u32, generation: u8, bytes: &[u8]) -> Result<usize, Lie> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let rest = &bytes[done..];
+            let block = if rest.len() > INLINE { self.lend_block() } else { None };
+            let put = match block {
+                Some(block) => self.put_block(slot, generation, rest, block)?,
+                None => self.put_inline(slot, generation, &rest[..rest.len().min(INLINE)])?,
+            };
+            if put == 0 {
+                break;
+            }
+            done += put;
+        }
+        Ok(done)
+    }
+
+    fn put_inline(&mut self, slot: u32, generation: u8, bytes: &[u8]) -> Result<usize, Lie> {
+        let Some(target) = self.reserve(bytes.len())? else { return Ok(0) };
+        let header = Header { kind: Kind::Data, generation, slot, length: bytes.len() as u32 };
+        // SAFETY: `reserve` gave room for header and payload.
+        unsafe {
+            core::ptr::copy_nonoverlapping(bytes.as_ptr(), target.add(wire::HEADER_BYTES), bytes.len());
+            write_header(target, header);
+        }
+        self.written(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn put_block(&mut self, slot: u32, generation: u8, bytes: &[u8], block: u32) -> Result<usize, Lie> {
+        let named = size_of::<u64>();
+        let Some(target) = self.reserve(named)? else {
+            self.keep_block(block);
+            return Ok(0);
+        };
+        let length = bytes.len().min(self.segment.geometry.block_bytes as usize);
+        let header = Header { kind: Kind::Block, generation, slot, length: named as u32 };
+        // SAFETY: the block is the agent's until the frame is published; `reserve` gave room for the frame.
+        unsafe {
+            let room = self.segment.block(AGENT, block);
+            core::ptr::copy_nonoverlapping(bytes.as_ptr(), room, length);
+            let word = BlockRef { block, length: length as u32 }.to_word();
+            target.add(wire::HEADER_BYTES).cast::<u64>().write(word);
+            write_header(target, header);
+        }
+        self.written(named);
+        Ok(length)
+    }
+
+    /// Room for a frame with `length` bytes of payload, contiguous; a Pad frame fills the end of the ring.
+    fn reserve(&mut self, length: usize) -> Result<Option<*mut u8>, Lie> {
+        let capacity = self.capacity();
+        let consumer = &self.segment.lane(AGENT).consumer;
+        let span = wire::span(length as u32) as u64;
+        let to_end = capacity - self.producer.offset(capacity) as u64;
+        let needed = if to_end < span { to_end + span } else { span };
+        if !self.producer.room(consumer, capacity, needed).map_err(|_| Lie)? {
+            return Ok(None);
+        }
+        let ring = self.segment.ring(AGENT);
+        if to_end < span {
+            let length = (to_end as usize - wire::HEADER_BYTES) as u32;
+            let pad = Header { kind: Kind::Pad, generation: 0, slot: 0, length };
+            // SAFETY: the place up to the end of the ring is free, it holds at least a header.
+            unsafe { write_header(ring.add(self.producer.offset(capacity)), pad) };
+            self.producer.advance(to_end);
+        }
+        // SAFETY: the offset is below the ring's size.
+        Ok(Some(unsafe { ring.add(self.producer.offset(capacity)) }))
+    }
+
+    fn written(&mut self, length: usize) {
+        self.producer.advance(wire::span(length as u32) as u64);
+        self.unpublished = true;
+    }
+
+    fn lend_block(&mut self) -> Option<u32> {
+        if self.free_blocks.iter().all(|word| *word == 0) {
+            for (index, returned) in self.segment.lane(AGENT).returned.iter().enumerate() {
+                // Only blocks that are really out come back, whatever the program wrote.
+                let back = returned.swap(0, Ordering::Acquire) & self.lent_blocks[index];
+                self.lent_blocks[index] &= !back;
+                self.free_blocks[index] |= back;
+            }
+        }
+        let index = self.free_blocks.iter().position(|word| *word != 0)?;
+        let bit = self.free_blocks[index].trailing_zeros();
+        self.free_blocks[index] &= !(1 << bit);
+        self.lent_blocks[index] |= 1 << bit;
+        Some(index as u32 * 64 + bit)
+    }
+
+    fn keep_block(&mut self, block: u32) {
+        let (index, bit) = (block as usize / 64, block % 64);
+        self.free_blocks[index] |= 1 << bit;
+        self.lent_blocks[index] &= !(1 << bit);
+    }
+
+    /// Makes everything written visible. Whoever waits for it is woken by [`Port::ring`], after [`fence_before_ring`].
+    pub fn publish(&mut self) {
+        if core::mem::take(&mut self.unpublished) {
+            self.producer.publish(&self.segment.lane(AGENT).producer);
+        }
+    }
+
+    /// A FIFO by which the program's bell `number` is rung. Only its content is used: it is opened anew by its caller, so
+    /// that the program cannot make writes block.
+    pub fn set_bell(&mut self, number: u16, fifo: OwnedFd) {
+        let index = number as usize;
+        if self.fifos.len() <= index {
+            self.fifos.resize_with(index + 1, || None);
+        }
+        self.fifos[index] = Some(fifo);
+        // A ring that was wanted before the FIFO was there.
+        if self.bells.word(number).rung.load(Ordering::SeqCst) == self.process {
+            self.write_fifo(number);
+        }
+    }
+
+    /// Wakes who waits for a stream. To be called after [`Port::publish`] or a change of its line, and a
+    /// [`fence_before_ring`]. How many bells were rung.
+    pub fn ring(&self, slot: u32) -> u32 {
+        let mut rung = 0;
+        for bell in self.segment.line(slot, PROGRAM).receive_waiters.snapshot() {
+            if self.bells.word(bell).must_ring(self.process) {
+                rung += 1;
+                self.write_fifo(bell);
+            }
+        }
+        rung
+    }
+
+    fn write_fifo(&self, number: u16) {
+        if let Some(Some(fifo)) = self.fifos.get(number as usize) {
+            // SAFETY: one readable byte.
+            let _ = unsafe { crate::sys::write(fifo.as_raw_fd(), [1u8].as_ptr(), 1) };
+        }
+    }
+}
+
+/// Orders what was published before the look at who sleeps (see `shm::bell_word`).
+pub fn fence_before_ring() {
+    fence(Ordering::SeqCst);
+}
+
+/// # Safety
+/// `target` is 8 writable, aligned bytes of the ring.
+unsafe fn write_header(target: *mut u8, header: Header) {
+    // SAFETY: the caller's promise; the program reads the word after the Release of the cursor.
+    unsafe { (*target.cast::<AtomicU64>()).store(header.to_word(), Ordering::Relaxed) };
+}
