@@ -75,6 +75,14 @@ impl Region {
         self.mapped.is_some()
     }
 
+    /// Gives the pages back, but not the addresses: what is written there goes nowhere else.
+    pub fn discard(&self) {
+        if let Some(length) = self.mapped {
+            // SAFETY: the mapping is this region's own, and its contents are not needed any more.
+            unsafe { libc::madvise(self.base().cast(), length, libc::MADV_DONTNEED) };
+        }
+    }
+
     /// A part, to hand to the library; nothing when it is not inside.
     pub fn part(&self, offset: usize, length: usize) -> Option<*mut u8> {
         let end = offset.checked_add(length)?;

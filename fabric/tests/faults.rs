@@ -47,7 +47,7 @@ fn run(limits: Limits, faults: Faults, count: u32, polls: u32) -> Outcome {
     let mut next = 0;
     let mut idle = 0;
     while idle < 100 {
-        for _ in 0..4 {
+        for _ in 0..4.min(count - next) {
             let at = next as usize * 8;
             let source = Source::Memory { memory: setup.source, offset: at, length: 8 };
             let write = Write {
@@ -59,7 +59,6 @@ fn run(limits: Limits, faults: Faults, count: u32, polls: u32) -> Outcome {
                 more: false,
             };
             match setup.a.post(LINK, &write) {
-                _ if next == count => {}
                 Ok(()) => next += 1,
                 Err(PostError::Full | PostError::Down) => {}
                 Err(error) => panic!("{error:?}"),

@@ -47,6 +47,8 @@ pub struct Socket {
     pub hint: AtomicBool,
     /// The peer's end is closed or reset: what is sent goes through the kernel, which knows what to answer.
     pub peer_gone: AtomicBool,
+    /// The kernel has reported the end of the connection, or of its receiving half.
+    pub over: AtomicBool,
     /// When the kernel side was last looked at, in ticks.
     pub looked: AtomicU64,
     /// Registration in an epoll instance: (instance + 1) << 32 | fd; `MANY` for more than one; 0 none.
@@ -207,6 +209,7 @@ impl Socket {
         }
         self.hint.store(false, Ordering::Relaxed);
         self.peer_gone.store(false, Ordering::Relaxed);
+        self.over.store(false, Ordering::Relaxed);
         self.looked.store(0, Ordering::Relaxed);
         self.watch.store(0, Ordering::Relaxed);
         self.told.store(false, Ordering::Relaxed);

@@ -160,7 +160,8 @@ impl Call<'_> {
                 }
                 Ok(Sent::NoRoom) if bytes.remaining() == 0 => return Ok(total),
                 Ok(Sent::NoRoom) => {
-                    if !spin::patiently(|| self.channel.has_room(self.slot)) {
+                    let nonblocking = self.nonblocking();
+                    if !spin::for_room(nonblocking, || self.channel.has_room(self.slot)) {
                         self.channel.spill(self.slot);
                     }
                 }
@@ -201,6 +202,7 @@ impl Call<'_> {
         if news & over != 0 {
             self.channel.reveal();
             self.socket.hint.store(true, Ordering::Relaxed);
+            self.socket.over.store(true, Ordering::Relaxed);
             if !self.socket.peer_gone.swap(true, Ordering::Relaxed)
                 && self.channel.send_through_kernel(self.slot)
             {

@@ -61,6 +61,7 @@ fn kernel_part(fd: i32, socket: &Socket, channel: &Channel, slot: u32, kernel_wa
     let may_end = channel.may_end(slot, socket.generation());
     let mut state = kernel_state(fd, kernel_wanted);
     if state & OVER != 0 && !may_end {
+        socket.over.store(true, Ordering::Relaxed);
         socket.hint.store(true, Ordering::Relaxed);
         state &= !OVER;
         if position::readable(fd) == 0 {
@@ -98,7 +99,7 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
     channel.introduce(bell.number, bell.fd());
     let placed = waiters.add_once(bell.number);
     bell.doze();
-    let over = socket.hint.load(Ordering::Relaxed);
+    let over = socket.over.load(Ordering::Relaxed);
     let lifeline = if channel.watches_kernel(slot, socket.generation(), over) { fd } else { -1 };
     let mut set = [
         libc::pollfd { fd: lifeline, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 },

@@ -70,6 +70,12 @@ impl Rail {
     }
 
     fn hello(&mut self, greeting: Greeting, name: &[u8], events: &mut Vec<Event>) {
+        /// Refusals that wait to be sent.
+        const REFUSALS: usize = 64;
+        let too_many = matches!(&self.listener, Listener::Port(port) if port.queued() >= REFUSALS);
+        if too_many && self.waiting(greeting.token).is_none() {
+            return;
+        }
         let Some(addresses) = &self.core.addresses else { return };
         let Ok(number) = addresses.insert(name) else { return };
         match self.waiting(greeting.token) {

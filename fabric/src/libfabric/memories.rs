@@ -32,6 +32,9 @@ pub struct Memories {
     /// By the key that messages name it with.
     keys: HashMap<u64, MemoryId>,
     next: u32,
+    /// Released, but a provider that places bytes itself may be in the middle of a peer's write: with the number of
+    /// links that there had been by then.
+    lingering: Vec<(u64, Region)>,
 }
 
 impl Memories {
@@ -76,10 +79,22 @@ impl Memories {
         Ok(id)
     }
 
-    pub fn remove(&mut self, memory: MemoryId) {
-        if let Some(remote) = self.table.remove(&memory).and_then(|memory| memory.remote) {
+    /// Ends a registration, when there have been so many links.
+    pub fn remove(&mut self, memory: MemoryId, links: u64) {
+        let Some(Memory { registration, region, remote }) = self.table.remove(&memory) else { return };
+        if let Some(remote) = remote {
             self.keys.remove(&remote.key);
+            if registration.is_some() {
+                drop(registration);
+                region.discard();
+                self.lingering.push((links, region));
+            }
         }
+    }
+
+    /// Of the links that there are, this is the oldest.
+    pub fn prune(&mut self, oldest: Option<u64>) {
+        self.lingering.retain(|(links, _)| oldest.is_some_and(|oldest| oldest < *links));
     }
 
     pub fn get(&self, memory: MemoryId) -> Option<&Memory> {

@@ -1,6 +1,5 @@
 //! An endpoint with the buffers for its messages.
 
-use std::collections::VecDeque;
 use std::ptr::null_mut;
 
 use super::bindings::*;
@@ -42,7 +41,7 @@ pub struct Port {
     buffers: Option<Buffers>,
     /// Receive buffers that could not be posted.
     unposted: Vec<u16>,
-    queued: VecDeque<Queued>,
+    queued: Vec<Queued>,
 }
 
 /// Why a message was not sent.
@@ -86,7 +85,7 @@ impl Port {
             Some(_) => (0..index(core.profile.receives)).collect(),
             None => Vec::new(),
         };
-        let mut port = Port { endpoint, queue, owner, buffers, unposted, queued: VecDeque::new() };
+        let mut port = Port { endpoint, queue, owner, buffers, unposted, queued: Vec::new() };
         port.refill(core).map_err(failed("fi_recv"))?;
         Ok(port)
     }
@@ -190,23 +189,26 @@ impl Port {
     ) -> Result<(), i32> {
         let mut message = Header::control(kind, greeting, body.len()).encode().to_vec();
         message.extend_from_slice(body);
-        self.queued.push_back(Queued { message, peer });
+        self.queued.push(Queued { message, peer });
         self.flush(core)
     }
 
     /// Sends what waits.
     fn flush(&mut self, core: &mut Core) -> Result<(), i32> {
-        while let Some(Queued { message, peer }) = self.queued.pop_front() {
+        // One that a peer takes no notice of does not hold up the others.
+        for Queued { message, peer } in std::mem::take(&mut self.queued) {
             match self.send(core, peer, &message, Body::Bytes(&[]), Sent { write: false, context: None }) {
                 Ok(()) => {}
-                Err(SendError::Full) => {
-                    self.queued.push_front(Queued { message, peer });
-                    return Ok(());
-                }
+                Err(SendError::Full) => self.queued.push(Queued { message, peer }),
                 Err(SendError::Failed(errno)) => return Err(errno),
             }
         }
         Ok(())
+    }
+
+    /// Messages that wait for room.
+    pub fn queued(&self) -> usize {
+        self.queued.len()
     }
 
     /// Whether something could not be posted.

@@ -48,6 +48,8 @@ pub struct Link {
     pub outstanding: usize,
     /// Since when the provider should have got on; nothing while all is well.
     pub stuck: Option<Instant>,
+    /// How many links there had been before.
+    serial: u64,
 }
 
 impl Link {
@@ -72,6 +74,8 @@ pub struct Rail {
     pub tags: HashMap<u32, LinkId>,
     /// Links that have failed outside of a poll.
     pub failed: Vec<(LinkId, String)>,
+    /// Links that there have been.
+    serial: u64,
     pub core: Core,
     name: String,
     address: Vec<u8>,
@@ -106,8 +110,8 @@ impl Rail {
         core.profile.family = family(&own);
         let Profile { ref provider, format, messages, .. } = core.profile;
         let address = Address { provider, format, messages, name: &own }.encode()?;
-        let (links, memories, tags, failed) = Default::default();
-        Ok(Rail { links, listener, memories, tags, failed, core, name, address })
+        let (links, memories, tags, failed, serial) = Default::default();
+        Ok(Rail { links, listener, memories, tags, failed, serial, core, name, address })
     }
 
     /// Reads a peer's address.
@@ -136,6 +140,8 @@ impl Rail {
             }
         };
         self.tags.insert(tag, id);
+        let serial = self.serial;
+        self.serial += 1;
         let link = Link {
             stage,
             token,
@@ -146,6 +152,7 @@ impl Rail {
             numbers: Vec::new(),
             outstanding: 0,
             stuck: None,
+            serial,
         };
         Ok(self.links.entry(id).or_insert(link))
     }
@@ -175,7 +182,13 @@ impl Rail {
         if let Some(addresses) = &self.core.addresses {
             link.numbers.into_iter().for_each(|number| addresses.remove(number));
         }
+        self.prune();
         true
+    }
+
+    fn prune(&mut self) {
+        let oldest = self.links.values().map(|link| link.serial).min();
+        self.memories.prune(oldest);
     }
 
     /// Takes a link down and says so.
@@ -217,7 +230,8 @@ impl Fabric for Rail {
     }
 
     fn release(&mut self, memory: MemoryId) {
-        self.memories.remove(memory);
+        self.memories.remove(memory, self.serial);
+        self.prune();
     }
 
     fn remote(&self, memory: MemoryId) -> Option<RemoteMemory> {

@@ -28,7 +28,7 @@ macro_rules! suite {
             suite!(@tests $open; connecting: both_ways_round, token_refused, disconnect_and_again, many_links, nobody_there);
             suite!(@tests $open; placing: exactly, from_unregistered_bytes, from_foreign_memory, full_depth);
             suite!(@tests $open; flow: immediates_once_and_in_order, many_writes_both_ways);
-            suite!(@tests $open; refusing: beyond_limits, out_of_bounds, wrong_key, local_memory);
+            suite!(@tests $open; refusing: beyond_limits, out_of_bounds, wrong_key, released_under_way, local_memory);
             suite!(@tests $open; sleeping: wakes_for_a_write, wakes_for_a_connection);
         }
     };

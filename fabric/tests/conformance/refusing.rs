@@ -76,6 +76,36 @@ pub fn wrong_key(pair: &mut Pair) {
     wrong(pair, |remote| (RemoteMemory { key: remote.key ^ 0x5555, ..remote }, 0));
 }
 
+/// Memory that is released while a peer writes into it, and other memory that may take its place.
+pub fn released_under_way(pair: &mut Pair) {
+    const BYTES: usize = 1 << 20;
+    let limits = pair.a.fabric.limits();
+    let length = BYTES.min(limits.write);
+    let source = pair.a.source(&vec![0xff; length]);
+    for round in 0..20 {
+        let link = pair.link();
+        let (memory, remote) = pair.b.exported(BYTES);
+        for _ in 0..8 {
+            let posted = pair.a.fabric.post(link, &write(source, 0..length, remote, 0, None));
+            assert!(matches!(posted, Ok(()) | Err(PostError::Full)), "{posted:?}");
+        }
+        for _ in 0..round {
+            pair.a.poll();
+            pair.b.poll();
+        }
+        pair.b.fabric.release(memory);
+        let (other, _) = pair.b.exported(BYTES);
+        for _ in 0..200 {
+            pair.a.poll();
+            pair.b.poll();
+        }
+        assert!(pair.b.contents(other, BYTES).iter().all(|byte| *byte == 0));
+        pair.a.fabric.disconnect(link);
+        pair.b.fabric.disconnect(link);
+        pair.b.fabric.release(other);
+    }
+}
+
 /// Memory that is not for peers has no name for them.
 pub fn local_memory(pair: &mut Pair) {
     let memory = pair.b.source(&[7; 4096]);

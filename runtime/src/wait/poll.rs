@@ -278,7 +278,7 @@ impl Poll<'_> {
                     events |= libc::POLLOUT;
                 }
                 entry.events = events;
-                let over = socket.hint.load(Ordering::Relaxed);
+                let over = socket.over.load(Ordering::Relaxed);
                 if events & libc::POLLOUT == 0 && !channel.watches_kernel(*slot, socket.generation(), over) {
                     entry.fd = -1;
                 }

@@ -50,12 +50,31 @@ pub fn until(mut ready: impl FnMut() -> bool) -> bool {
     spin(budget, &mut ready)
 }
 
-/// Looks until `ready` for a while even without recent traffic: the other end is known to be at work.
-pub fn patiently(mut ready: impl FnMut() -> bool) -> bool {
-    match settings().spin {
-        Spin::Auto => spin(AUTO_US, &mut ready),
-        Spin::Micros(limit) => spin(u64::from(limit), &mut ready),
+/// Times that a sender without room gives its processor away, and sleeps.
+const YIELDS_FOR_ROOM: u32 = 8;
+const NAPS_FOR_ROOM: u32 = 20;
+const NAP_NS: u64 = 20_000;
+
+/// Looks until there is room for a sender, whose receiver is known to be at work: it may need this very processor. One
+/// that must not block waits for a moment only, one that may for some milliseconds, as the kernel would let it.
+pub fn for_room(nonblocking: bool, mut ready: impl FnMut() -> bool) -> bool {
+    let budget = match settings().spin {
+        Spin::Auto => AUTO_US,
+        Spin::Micros(limit) => u64::from(limit),
+    };
+    if spin(budget, &mut ready) {
+        return true;
     }
+    let yielded = (0..YIELDS_FOR_ROOM).any(|_| {
+        sys::sched_yield();
+        ready()
+    });
+    yielded
+        || !nonblocking
+            && (0..NAPS_FOR_ROOM).any(|_| {
+                sys::sleep_ns(NAP_NS);
+                ready()
+            })
 }
 
 /// Something was received: spinning is worth a try for a while.
