@@ -4,8 +4,10 @@
 //! of streams go over an ordinary channel (`channel::far` has what is different about it). Nobody waits for the agent:
 //! offers are sent and forgotten, and an answer is found at a later call on the connection.
 
+pub(crate) mod failover;
 pub(crate) mod listener;
 pub mod protocol;
+pub(crate) mod record;
 pub mod server;
 
 use crate::channel::{self, Channel, Way};
@@ -140,6 +142,9 @@ fn hear(message: Message, passed: [i32; sys::MOST_PASSED]) {
         Message::Declined { id, reason } => {
             count(reason);
             answer(id, Far::Declined);
+        }
+        Message::Lost { slot, generation } if agent.channel.is_lost(slot, generation) => {
+            failover::note(agent.channel, slot);
         }
         Message::Recall { slot, generation } => agent.channel.obey_far_recall(slot, generation),
         _ => {}

@@ -6,6 +6,7 @@
 //! another host.
 
 mod far;
+mod far_return;
 pub mod hold;
 mod list;
 pub mod queue;
@@ -17,7 +18,7 @@ mod sort;
 mod tests;
 
 use crate::process::{self, Identity};
-use crate::shm::party::{LaneSending, NONE, Party};
+use crate::shm::party::{LaneSending, NONE, Party, Recovery};
 use crate::shm::segment::{LaneLines, Segment, SideLine, SlotState};
 use crate::{log, memory, stats, sys, table};
 use convoy_aggregator::credit::{ReceiveCredit, SendCredit};
@@ -194,6 +195,7 @@ impl Channel {
         };
         stream.queued.store(0, Ordering::Relaxed);
         stream.kernel_senders.store(0, Ordering::Relaxed);
+        stream.end_recovery(Recovery::None);
         stream.holders.store(1, Ordering::Relaxed);
         stream.open.store(1, Ordering::Release);
         drop((sending, receiving));

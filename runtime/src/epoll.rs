@@ -122,6 +122,19 @@ pub fn readable(socket_plus_one: u32) {
     }
 }
 
+/// A socket may be writable again, and readable: [`readable`], with the room told too. No lock of a channel is held.
+pub fn writable(socket_plus_one: u32) {
+    let Some(index) = socket_plus_one.checked_sub(1) else { return };
+    for (_, instance) in all() {
+        let mut state = instance.lock();
+        let descriptors = state.descriptors_of(index);
+        descriptors.iter().for_each(|fd| state.news(*fd, true));
+        if !descriptors.is_empty() {
+            state.wake_sleeper();
+        }
+    }
+}
+
 /// A candidate is being promoted: its registrations move from the kernel's instances to the inner ones.
 pub fn adopt(index: u32, socket: &Socket, channel: &Channel, slot: u32) {
     let several = socket.references.load(Ordering::Relaxed) > 1;

@@ -9,6 +9,7 @@ mod incoming;
 mod lines;
 mod outgoing;
 
+pub use crate::shm::segment::{READY, RECOVERED, STAYS};
 pub use incoming::{Frame, Piece};
 pub use lines::{Line, SlotState};
 pub use outgoing::fence_before_ring;

@@ -17,6 +17,9 @@ const PARTS: usize = 64;
 /// Flags that only the kernel's own data path can honour.
 const KERNEL_ONLY: i32 = libc::MSG_OOB | libc::MSG_ERRQUEUE | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN;
 
+/// Between two looks whether a stream that returns to the kernel has done so.
+const BUSY_NS: u64 = 200_000;
+
 /// A connection that a call is about.
 struct Call<'a> {
     fd: i32,
@@ -158,6 +161,10 @@ impl Call<'_> {
                         return Ok(total);
                     }
                 }
+                Ok(Sent::Busy) if self.nonblocking() => {
+                    return if total > 0 { Ok(total) } else { Err(libc::EAGAIN) };
+                }
+                Ok(Sent::Busy) => sys::sleep_ns(BUSY_NS),
                 Ok(Sent::NoRoom) if bytes.remaining() == 0 => return Ok(total),
                 Ok(Sent::NoRoom) => {
                     let nonblocking = self.nonblocking();
@@ -198,6 +205,9 @@ impl Call<'_> {
     #[cold]
     fn look(&self) -> i16 {
         let news = wait::kernel_state(self.fd, libc::POLLIN | libc::POLLRDHUP);
+        if self.channel.leads_to_agent() && self.channel.note_mark(self.slot, self.fd) {
+            return 0;
+        }
         let over = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
         if news & over != 0 {
             self.channel.reveal();

@@ -8,6 +8,7 @@ pub mod spin;
 use crate::bell::Borrowed;
 use crate::channel::{Channel, hold};
 use crate::inside::Interruptions;
+use crate::shm::party::Recovery;
 use crate::socket::Socket;
 use crate::{position, stats, sys};
 use convoy_aggregator::path::Path;
@@ -34,6 +35,9 @@ pub fn readiness(fd: i32, socket: &Socket, channel: &Channel, slot: u32, wanted:
     const IN: i16 = libc::POLLIN | libc::POLLRDNORM;
     const OUT: i16 = libc::POLLOUT | libc::POLLWRNORM;
     let mut ready = if channel.has_bytes(slot) { IN } else { 0 };
+    if channel.recovery(slot) == Recovery::Running {
+        return 0;
+    }
     if !channel.usable() {
         return (IN | OUT | libc::POLLHUP) & (wanted | libc::POLLHUP);
     }

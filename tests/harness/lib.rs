@@ -10,6 +10,7 @@
 pub mod arena;
 pub mod compare;
 pub mod counters;
+pub mod hosts;
 pub mod kit;
 pub mod library;
 pub mod run;

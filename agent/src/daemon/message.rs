@@ -57,7 +57,7 @@ pub(crate) fn to_hex(bytes: &[u8]) -> String {
 
 pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
     let pair = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
-    (text.len() <= 1024 && text.len() % 2 == 0).then_some(())?;
+    (text.len() <= 1024 && text.len().is_multiple_of(2)).then_some(())?;
     (0..text.len()).step_by(2).map(pair).collect()
 }
 

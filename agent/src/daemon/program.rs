@@ -4,7 +4,7 @@ use super::link::StreamNumber;
 use convoy_aggregator::batch::Control;
 use convoy_aggregator::credit::MAX_WINDOW;
 use convoy_runtime::agent::server;
-use convoy_runtime::port::{Lie, Line, Piece, Port, SlotState};
+use convoy_runtime::port::{Lie, Line, Piece, Port, READY, RECOVERED, STAYS, SlotState};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
@@ -195,7 +195,8 @@ impl Program {
             return;
         }
         let mut end = 0;
-        while let Some(retained) = self.retained.pop_front_if(|retained| retained.done) {
+        while self.retained.front().is_some_and(|retained| retained.done) {
+            let Some(retained) = self.retained.pop_front() else { break };
             self.first += 1;
             end = retained.end;
             if let (Some(block), Some(port)) = (retained.block, &self.port) {
@@ -252,12 +253,16 @@ impl Program {
     }
 
     /// What of the program's line the other host does not know yet. The state is left to the caller.
-    pub(crate) fn news(&mut self, slot: u32, mut tell: impl FnMut(Control)) -> Option<(SlotState, u8)> {
+    pub(crate) fn news(&mut self, slot: u32, mut tell: impl FnMut(Control)) -> Option<SlotState> {
         let known = self.slots.get_mut(slot as usize)?.as_mut()?;
         let line = self.port.as_ref()?.line(slot, known.generation);
         known.tell_switches(&line, &mut tell);
         known.tell_numbers(&line, &mut tell);
-        Some((line.state, known.generation))
+        let (state, recovered) = (line.state, line.flags & RECOVERED != 0 && known.lost);
+        if recovered {
+            self.finish_of(slot);
+        }
+        Some(state)
     }
 }
 
@@ -310,9 +315,10 @@ impl Slot {
     }
 
     fn tell_numbers(&mut self, line: &Line, tell: &mut impl FnMut(Control)) {
-        if line.flags != self.told.flags {
-            self.told.flags = line.flags;
-            tell(Control::Flags(line.flags));
+        let flags = line.flags & (READY | STAYS);
+        if flags != self.told.flags {
+            self.told.flags = flags;
+            tell(Control::Flags(flags));
         }
         if line.passed != self.told.passed {
             self.told.passed = line.passed;

@@ -177,9 +177,16 @@ impl Engine {
         };
         let (program, slot) = (stream.program, stream.slot);
         let Some(known) = self.programs.get_mut(program).and_then(Option::as_mut) else { return Ok(()) };
-        if control == Control::Closed {
-            self.close_there(program, slot);
-            return Ok(());
+        match control {
+            Control::Closed => {
+                self.close_there(program, slot);
+                return Ok(());
+            }
+            Control::Lost => {
+                self.lose_streams(vec![(program, slot)]);
+                return Ok(());
+            }
+            _ => {}
         }
         known.hear(slot, control)?;
         self.touched.push((program, slot));
@@ -315,8 +322,7 @@ impl Program {
             Control::Limit(limit) => port.set_limit(slot, limit),
             Control::WantsKernel => self.ask_for_kernel(slot, generation),
             Control::Reopened => port.set_state(slot, generation, SlotState::Open),
-            Control::Lost => port.set_state(slot, generation, SlotState::Lost),
-            Control::Closed => {}
+            Control::Lost | Control::Closed => {}
         }
         Ok(())
     }

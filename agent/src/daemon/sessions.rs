@@ -94,6 +94,12 @@ impl Engine {
                 }
                 Ok(())
             }
+            (Message::Ping, ..) => {
+                if let Some(program) = self.programs[index].as_ref() {
+                    program.session.send(Message::Ping, None);
+                }
+                Ok(())
+            }
             (Message::Withdraw { id }, ..) => {
                 self.withdraw(index, id);
                 Ok(())
@@ -197,6 +203,7 @@ impl Engine {
                 port.set_state(slot, generation, SlotState::Lost);
             }
             self.touched.push((index, slot));
+            program.session.send(Message::Lost { slot, generation }, None);
             if closed {
                 program.finish_of(slot);
                 self.end_if_over(index, slot);

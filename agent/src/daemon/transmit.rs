@@ -81,7 +81,7 @@ impl Engine {
             Some(link) => program.news(slot, |control| link.controls.push_back((stream, control))),
             None => program.news(slot, |_| {}),
         };
-        state.is_some_and(|(state, _)| state == SlotState::Closed)
+        state == Some(SlotState::Closed)
     }
 
     fn close_if_closed(&mut self, index: usize, slot: u32) {

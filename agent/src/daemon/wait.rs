@@ -72,7 +72,7 @@ impl Waiter {
     /// The eventfd by which the control connections wake the engine; added as [`Token::Peers`].
     pub(super) fn make_wake(&self) -> io::Result<OwnedFd> {
         self.add(self.wake.as_fd(), Token::Peers)?;
-        Ok(self.wake.try_clone()?)
+        self.wake.try_clone()
     }
 
     /// The control connections are being listened to: they may wake the engine again.

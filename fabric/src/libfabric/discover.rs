@@ -53,7 +53,7 @@ fn of_provider(provider: &str, local: Option<&Local>) -> Vec<RailInfo> {
     for messages in [false, true] {
         let wanted = Wanted { provider, local, messages, ordered: false };
         if let Ok(Some(info)) = Info::query(library, &wanted) {
-            rails.extend(info.offers().filter(|offer| offer.provider() == provider).map(of_offer));
+            rails.extend(info.offers_for(&wanted).map(of_offer));
         }
         if !rails.is_empty() {
             break;

@@ -102,8 +102,19 @@ impl Info {
         Ok(unsafe { Info::from_raw(library, found) })
     }
 
-    /// The offers, one after the other.
-    pub fn offers(&self) -> impl Iterator<Item = Offer<'_>> {
+    /// The offers of the provider, and of the device if one is wanted: neither is a matter of course.
+    pub fn offers_for(&self, wanted: &Wanted<'_>) -> impl Iterator<Item = Offer<'_>> {
+        // A name without a layer also finds that provider below one, and not all providers look at the device.
+        self.offers().filter(|offer| {
+            let device = match wanted.local {
+                Some(Local::Device(name)) => offer.domain_name() == *name,
+                _ => true,
+            };
+            device && offer.provider() == wanted.provider
+        })
+    }
+
+    fn offers(&self) -> impl Iterator<Item = Offer<'_>> {
         let mut next = self.first.as_ptr();
         std::iter::from_fn(move || {
             // SAFETY: a list of the library's, which `self` keeps.
@@ -164,7 +175,9 @@ fn fill(hints: &Info, wanted: &Wanted<'_>) -> Result<(), Error> {
         info.mode = FI_CONTEXT | FI_CONTEXT2 | FI_RX_CQ_DATA;
         (*info.ep_attr).type_ = endpoint_type(wanted.provider);
         let domain = &mut *info.domain_attr;
-        domain.mr_mode = FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY | FI_MR_ENDPOINT;
+        domain.mr_mode = FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY;
+        // Memory for all peers cannot belong to the endpoint of one link; buffers can.
+        domain.mr_mode |= if wanted.messages { FI_MR_ENDPOINT } else { 0 };
         domain.threading = FI_THREAD_DOMAIN;
         if wanted.ordered {
             let order = if wanted.messages { FI_ORDER_SAS } else { FI_ORDER_WAW };

@@ -1,7 +1,7 @@
 //! Rails over libfabric: any provider with reliable endpoints, loaded while the program runs.
 //!
-//! Providers `tcp` and `verbs` are used with connected endpoints (FI_EP_MSG, [`connection`]), all others with FI_EP_RDM
-//! and an exchange of messages ([`handshake`]). Either way a link has an endpoint of its own, so that what was
+//! Providers `tcp` and `verbs` are used with connected endpoints (FI_EP_MSG), all others with FI_EP_RDM
+//! and an exchange of messages. Either way a link has an endpoint of its own, so that what was
 //! outstanding on it ends with it; the completion queue is one per rail, until its entries are used up. Writes
 //! are fi_writemsg(3) with the immediate as remote CQ data, or, where a provider has no FI_RMA, messages that
 //! the receiving side copies into place.
@@ -88,8 +88,7 @@ pub fn open(provider: &str, local: Option<&Local>, placement: Placement) -> Resu
         for ordered in [true, false] {
             let wanted = Wanted { provider, local, messages, ordered };
             let Some(info) = Info::query(library, &wanted)? else { continue };
-            // A name without a layer also finds that provider below one.
-            let mut offers: Vec<_> = info.offers().filter(|offer| offer.provider() == provider).collect();
+            let mut offers: Vec<_> = info.offers_for(&wanted).collect();
             // Of a device's addresses rather one of IP.
             offers.sort_by_key(|offer| offer.source_address().is_none());
             if let Some(offer) = offers.first() {

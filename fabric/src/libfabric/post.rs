@@ -72,6 +72,7 @@ impl Rail {
         let posted = if self.core.profile.messages {
             let header = Header {
                 kind: Kind::Write,
+                sequence: link.sent,
                 immediate: write.immediate,
                 tag: link.peer_tag,
                 length: bytes.length as u32,
@@ -114,6 +115,7 @@ impl Rail {
         match posted {
             Ok(()) => {
                 link.outstanding += 1;
+                link.sent = link.sent.wrapping_add(1);
                 link.stuck = None;
                 Ok(())
             }

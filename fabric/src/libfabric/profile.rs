@@ -132,13 +132,16 @@ impl Profile {
 fn limits(offer: Offer<'_>, messages: bool, depth: usize) -> Limits {
     let (transmit, receive) = (offer.transmit(), offer.receive());
     let order = transmit.msg_order & receive.msg_order;
+    // The order of messages is that in which they are placed. That they are also told in this order is promised apart:
+    // ofi_rxm for one tells small messages before a large one that it is still fetching.
+    let told_in_order = receive.comp_order & FI_ORDER_STRICT == FI_ORDER_STRICT;
     if messages {
-        let ordered = order & FI_ORDER_SAS != 0;
+        let ordered = told_in_order && order & FI_ORDER_SAS != 0;
         return Limits { write: MESSAGE, inject: MESSAGE_INJECT, depth, ordered, one_sided: false };
     }
     let write = offer.endpoint().max_msg_size.min(WRITE);
-    // The order is promised for writes up to a size; one for the data is one for their completions too.
-    let ordered =
+    let placed_in_order =
         order & (FI_ORDER_WAW | FI_ORDER_RMA_WAW) != 0 && offer.endpoint().max_order_waw_size >= write;
+    let ordered = told_in_order && placed_in_order;
     Limits { write, inject: transmit.inject_size.min(write), depth, ordered, one_sided: true }
 }

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::bindings::*;
-use super::profile::Identify;
+use super::profile::{Identify, Profile};
 use super::rail::{Listener, Rail, Stage};
 use super::slots::Use;
 use super::wire::Kind;
@@ -190,7 +190,7 @@ impl Rail {
 
     /// A message for a link: a write, or of the handshake.
     fn message_for_link(&mut self, id: LinkId, buffer: u16, length: usize, events: &mut Vec<Event>) {
-        let Some(link) = self.links.get(&id) else { return };
+        let Some(link) = self.links.get_mut(&id) else { return };
         let Some(port) = &link.port else { return };
         let Some(header) = port.received(buffer, length) else {
             self.fail(id, "the peer has sent a message that cannot be read", events);
@@ -199,7 +199,13 @@ impl Rail {
         match (header.kind, port.body(buffer)) {
             (Kind::Write, Some((region, start))) => {
                 let length = header.length as usize;
-                let placed = self.core.profile.messages
+                // A provider that makes its own connections may have lost one, with messages, and made another.
+                let Profile { messages, limits, .. } = &self.core.profile;
+                if !link.seen.add(header.sequence, limits.ordered) {
+                    self.fail(id, "a write of the peer is missing", events);
+                    return;
+                }
+                let placed = *messages
                     && header.tag == link.tag
                     && self.memories.place(header.key, header.offset, region, start, length);
                 if !placed {

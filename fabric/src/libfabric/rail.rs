@@ -12,7 +12,7 @@ use super::memories::Memories;
 use super::object::Object;
 use super::port::Port;
 use super::profile::Profile;
-use super::wire::{Address, Greeting};
+use super::wire::{Address, Greeting, Seen};
 use crate::region::{Region, random};
 use crate::{Access, Error, Event, Fabric, Limits, LinkId, MemoryId, PostError, RemoteMemory, Write};
 
@@ -50,6 +50,10 @@ pub struct Link {
     pub stuck: Option<Instant>,
     /// How many links there had been before.
     serial: u64,
+    /// Writes that have been sent as messages, counted round.
+    pub sent: u16,
+    /// Such writes that have come.
+    pub seen: Seen,
 }
 
 impl Link {
@@ -153,6 +157,8 @@ impl Rail {
             outstanding: 0,
             stuck: None,
             serial,
+            sent: 0,
+            seen: Seen::default(),
         };
         Ok(self.links.entry(id).or_insert(link))
     }

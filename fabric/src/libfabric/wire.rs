@@ -1,6 +1,8 @@
 //! What goes between rails besides the writes themselves: addresses, connection data, and messages. All numbers are
 //! little endian. Nothing that comes from a peer is believed before it is looked at here.
 
+use std::collections::HashSet;
+
 use crate::Error;
 
 /// The first byte of an address.
@@ -91,6 +93,8 @@ const KINDS: [Kind; 6] = [Kind::Hello, Kind::Welcome, Kind::Confirm, Kind::Refus
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     pub kind: Kind,
+    /// How many writes there have been before on the link, counted round.
+    pub sequence: u16,
     pub immediate: Option<u32>,
     /// The sender's tag, or for a write the receiver's.
     pub tag: u32,
@@ -108,13 +112,22 @@ impl Header {
     /// A message of the handshake.
     pub fn control(kind: Kind, greeting: Greeting, length: usize) -> Header {
         let length = u32::try_from(length).unwrap_or(u32::MAX);
-        Header { kind, immediate: None, tag: greeting.tag, length, key: greeting.token, offset: 0 }
+        Header {
+            kind,
+            sequence: 0,
+            immediate: None,
+            tag: greeting.tag,
+            length,
+            key: greeting.token,
+            offset: 0,
+        }
     }
 
     pub fn encode(&self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[0] = self.kind as u8;
         bytes[1] = u8::from(self.immediate.is_some());
+        bytes[2..4].copy_from_slice(&self.sequence.to_le_bytes());
         bytes[4..8].copy_from_slice(&self.immediate.unwrap_or(0).to_le_bytes());
         bytes[8..12].copy_from_slice(&self.tag.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.length.to_le_bytes());
@@ -128,12 +141,39 @@ impl Header {
         let long = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u64::from_le_bytes);
         Some(Header {
             kind: *KINDS.get(usize::from(bytes[0]))?,
+            sequence: u16::from_le_bytes([bytes[2], bytes[3]]),
             immediate: (bytes[1] != 0).then(|| word(4)).flatten(),
             tag: word(8)?,
             length: word(12)?,
             key: long(16)?,
             offset: long(24)?,
         })
+    }
+}
+
+/// Which writes have come, of those that are messages.
+#[derive(Default)]
+pub struct Seen {
+    /// All before this one.
+    base: u16,
+    /// And these.
+    ahead: HashSet<u16>,
+}
+
+impl Seen {
+    /// How many writes may come before one that was sent earlier.
+    const AHEAD: usize = 1024;
+
+    /// One more has come; false when it is there already, or one before it is missing.
+    pub fn add(&mut self, sequence: u16, ordered: bool) -> bool {
+        if sequence != self.base {
+            return !ordered && self.ahead.len() < Self::AHEAD && self.ahead.insert(sequence);
+        }
+        self.base = self.base.wrapping_add(1);
+        while self.ahead.remove(&self.base) {
+            self.base = self.base.wrapping_add(1);
+        }
+        true
     }
 }
 
@@ -153,9 +193,23 @@ mod tests {
     }
 
     #[test]
+    fn missing_writes_are_noticed() {
+        let mut seen = Seen::default();
+        assert!((0..=u16::MAX).chain(0..100).all(|sequence| seen.add(sequence, true)));
+        assert!(!seen.add(101, true));
+        for sequence in [102, 101, 100, 104, 103] {
+            assert!(seen.add(sequence, false));
+        }
+        assert!(seen.add(107, false) && !seen.add(107, false), "twice");
+        let accepted = (108..3000).take_while(|sequence| seen.add(*sequence, false)).count();
+        assert_eq!(accepted, Seen::AHEAD - 1);
+    }
+
+    #[test]
     fn headers_come_back() {
         let header = Header {
             kind: Kind::Write,
+            sequence: 0x1234,
             immediate: Some(7),
             tag: 8,
             length: 9,

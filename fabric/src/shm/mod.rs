@@ -1,7 +1,7 @@
 //! A fabric between processes of one host: writes are copies into memory that the peer has passed over.
 //!
 //! A rail listens on a Unix socket with a name of its own. A link is a connection to it, which carries descriptors: the
-//! memory of the link ([`ring`]), all memory that peers may write to, and what wakes the other side. Only
+//! memory of the link, all memory that peers may write to, and what wakes the other side. Only
 //! processes of the same user, or root's, are talked to. When a side closes its end, the other notices at once.
 
 mod channel;

@@ -110,7 +110,11 @@ pub fn disconnect_and_again(pair: &mut Pair) {
 
 /// Writes over many links of one rail arrive as of their links.
 pub fn many_links(pair: &mut Pair) {
-    let links: Vec<_> = (0..8).map(|_| pair.link()).collect();
+    links(pair, 8);
+}
+
+pub fn links(pair: &mut Pair, count: usize) {
+    let links: Vec<_> = (0..count).map(|_| pair.link()).collect();
     let (_, remote) = pair.b.exported(4096);
     let source = pair.a.source(&[3; 64]);
     for round in 0..50 {

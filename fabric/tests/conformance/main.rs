@@ -72,3 +72,11 @@ suite!(udp_rxd, crate::over("udp;ofi_rxd", crate::Placement::Best));
 suite!(tcp_rxm, crate::over("tcp;ofi_rxm", crate::Placement::Best));
 suite!(verbs, crate::over_device("verbs"));
 suite!(tcp_rxm_with_messages, crate::over("tcp;ofi_rxm", crate::Placement::Messages));
+
+/// So many links that a rail needs more than one completion queue.
+#[test]
+fn tcp_with_many_queues() {
+    if let Some((a, b)) = over("tcp", Placement::Best) {
+        connecting::links(&mut harness::Pair::new(a, b), 40);
+    }
+}

@@ -3,15 +3,26 @@
 //! It exists only in processes that have offered a connection to an agent. It has all signals blocked; fork finds it
 //! outside of [`WORK`], and a child starts its own when it needs one.
 
+use super::Agent;
+use super::failover::Failover;
 use super::protocol::{BYTES, Message};
 use crate::channel::{self, Channel};
 use crate::lock::Mutex;
-use crate::{flusher, sys};
-use core::sync::atomic::{AtomicU32, Ordering};
+use crate::{flusher, sys, table};
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 const STACK_BYTES: usize = 128 << 10;
 /// Between two looks whether the process has other threads at all.
 const LOOK_S: i64 = 20;
+/// Between two questions whether the agent is there, while there are streams over it.
+const PING_S: i64 = 1;
+/// An agent that does not answer for so long is as good as gone.
+const OVERDUE_NS: u64 = 4_000_000_000;
+/// Between two steps of streams that return to the kernel, where no descriptor tells.
+const BUSY_NS: i64 = 2_000_000;
+
+/// Event counter by which the thread is woken; -1 before the first.
+static WAKE: AtomicI32 = AtomicI32::new(-1);
 
 /// 1 while the thread exists.
 static RUNNING: AtomicU32 = AtomicU32::new(0);
@@ -48,7 +59,35 @@ pub fn running() -> bool {
     started
 }
 
+/// Wakes the thread, which has something to do that does not come from its sockets. Starts it if need be.
+pub fn wake() {
+    if running() {
+        ring();
+    }
+}
+
+fn ring() {
+    let fd = WAKE.load(Ordering::Acquire);
+    if fd >= 0 {
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: eight readable bytes.
+        let _ = unsafe { sys::write(fd, one.as_ptr(), one.len()) };
+    }
+}
+
+/// The event counter to wake the thread by; made by it, kept for the next one.
+fn waker() -> i32 {
+    if WAKE.load(Ordering::Relaxed) < 0
+        && let Ok(fd) = sys::eventfd().and_then(table::adopt)
+    {
+        WAKE.store(fd, Ordering::Release);
+    }
+    WAKE.load(Ordering::Relaxed)
+}
+
 fn run() {
+    let mut failover = Failover::default();
+    let mut ping = Ping::default();
     loop {
         let ways: Vec<_> = channel::all().filter_map(|channel| Some((channel, channel.way()?))).collect();
         let mut set: Vec<_> = ways
@@ -60,28 +99,80 @@ fn run() {
                 libc::pollfd { fd: way.socket.load(Ordering::Relaxed), events, revents: 0 }
             })
             .collect();
-        if set.is_empty() {
+        if set.is_empty() && failover.is_idle() {
             break;
         }
-        let mut limit = libc::timespec { tv_sec: LOOK_S, tv_nsec: 0 };
+        let sockets = set.len();
+        set.push(libc::pollfd { fd: waker(), events: libc::POLLIN, revents: 0 });
+        set.extend(failover.poll_set());
+        let busy = !failover.is_idle();
+        let streams =
+            channel::all().any(|channel| is_own(channel) && channel.streams.load(Ordering::Relaxed) > 0);
+        let mut limit = match (busy, streams) {
+            (true, _) => libc::timespec { tv_sec: 0, tv_nsec: BUSY_NS },
+            (false, true) => libc::timespec { tv_sec: PING_S, tv_nsec: 0 },
+            (false, false) => libc::timespec { tv_sec: LOOK_S, tv_nsec: 0 },
+        };
         // SAFETY: the set is valid, a timeout, no mask.
         let ready = unsafe { sys::ppoll(set.as_mut_ptr(), set.len(), &mut limit, core::ptr::null()) };
         match ready {
-            Ok(0) if alone() => break,
-            Ok(0) | Err(_) => continue,
-            Ok(_) => {}
+            Ok(0) if !busy && alone() => break,
+            _ => {}
         }
         let _work = WORK.lock();
-        for entry in set.iter().filter(|entry| entry.revents != 0) {
+        if set[sockets].revents != 0 {
+            let mut count = [0u8; 8];
+            // SAFETY: eight writable bytes.
+            let _ = unsafe { sys::read(set[sockets].fd, count.as_mut_ptr(), count.len()) };
+        }
+        for entry in set.iter().take(sockets).filter(|entry| entry.revents != 0) {
             let way = ways.iter().find(|(_, way)| way.socket.load(Ordering::Relaxed) == entry.fd);
-            if let Some((channel, _)) = way
-                && !(is_own(channel) && hear_all(entry.fd))
-            {
-                channel.lose_agent();
+            if let Some((channel, _)) = way {
+                if is_own(channel) && hear_all(entry.fd) {
+                    ping.heard();
+                } else {
+                    channel.lose_agent();
+                }
             }
         }
+        if let Some(agent) = super::current().filter(|_| streams)
+            && !ping.is_answered(agent)
+        {
+            agent.channel.lose_agent();
+        }
+        failover.work();
     }
     RUNNING.store(0, Ordering::SeqCst);
+}
+
+/// Whether the agent answers: it may be stopped.
+#[derive(Default)]
+struct Ping {
+    /// When the last question was asked that has no answer yet, and the last answer came; nanoseconds.
+    asked: Option<u64>,
+    next: u64,
+}
+
+impl Ping {
+    fn heard(&mut self) {
+        self.asked = None;
+    }
+
+    /// Asks when it is time to; false when the answer is overdue.
+    fn is_answered(&mut self, agent: &Agent) -> bool {
+        let now = sys::now_ns();
+        if let Some(asked) = self.asked {
+            return now - asked < OVERDUE_NS;
+        }
+        if now >= self.next
+            && let Some(way) = agent.channel.way()
+        {
+            self.next = now + PING_S as u64 * 1_000_000_000;
+            self.asked = Some(now);
+            let _ = sys::unix_send(way.socket.load(Ordering::Relaxed), &Message::Ping.encode(), &[]);
+        }
+        true
+    }
 }
 
 /// Whether this process, and not its parent, has made the channel to the agent.

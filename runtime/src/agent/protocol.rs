@@ -64,6 +64,15 @@ pub enum Message {
         /// Its number.
         number: u16,
     },
+    /// The way to the other host is gone: the stream has to return to the kernel.
+    Lost {
+        /// Its slot.
+        slot: u32,
+        /// The slot's generation.
+        generation: u8,
+    },
+    /// Whether the agent is still there; answered with the same.
+    Ping,
     /// The other end wants the stream on the kernel.
     Recall {
         /// Its slot.
@@ -115,6 +124,8 @@ impl Message {
             Self::Withdraw { id } => (6, 0, id, 0),
             Self::Bell { number } => (7, u32::from(number), 0, 0),
             Self::Recall { slot, generation } => (8, slot, 0, u64::from(generation)),
+            Self::Lost { slot, generation } => (9, slot, 0, u64::from(generation)),
+            Self::Ping => (10, 0, 0, 0),
         };
         let mut bytes = [0; BYTES];
         bytes[0..4].copy_from_slice(&u32::to_le_bytes(kind));
@@ -143,6 +154,8 @@ impl Message {
             6 => Self::Withdraw { id: one },
             7 => Self::Bell { number: small as u16 },
             8 => Self::Recall { slot: small, generation },
+            9 => Self::Lost { slot: small, generation },
+            10 => Self::Ping,
             _ => return None,
         })
     }
@@ -163,6 +176,8 @@ mod tests {
             Message::Withdraw { id: 2 },
             Message::Bell { number: 4095 },
             Message::Recall { slot: 1, generation: 2 },
+            Message::Lost { slot: 3, generation: 4 },
+            Message::Ping,
         ];
         for message in messages {
             assert_eq!(Message::decode(&message.encode()), Some(message));

@@ -4,8 +4,10 @@
 
 use super::Channel;
 use super::sort::Wakes;
+use crate::agent::failover;
 use crate::agent::protocol::Message;
 use crate::registry::BELLS;
+use crate::shm::party::Recovery;
 use crate::shm::segment::{STAYS, SlotState};
 use crate::{bell, epoll, stats, sys, table};
 use convoy_aggregator::path::Path;
@@ -137,6 +139,11 @@ impl Channel {
         if self.way.is_none() {
             return true;
         }
+        match self.recovery(slot) {
+            Recovery::None => {}
+            Recovery::Running => return false,
+            Recovery::Done | Recovery::Failed => return !self.has_bytes(slot),
+        }
         let line = self.peer_line(slot);
         let stays = line.flags.load(Ordering::Acquire) & STAYS != 0;
         stays && !self.switch_pending(slot) || line.state(generation) == SlotState::Closed || !self.usable()
@@ -148,6 +155,11 @@ impl Channel {
         if self.way.is_none() {
             return true;
         }
+        match self.recovery(slot) {
+            Recovery::None => {}
+            Recovery::Running => return false,
+            Recovery::Done | Recovery::Failed => return true,
+        }
         let reads_kernel = self.own_line(slot).passed.load(Ordering::Relaxed) & 1 == 0;
         reads_kernel && !over || self.may_end(slot, generation)
     }
@@ -156,8 +168,28 @@ impl Channel {
     pub fn lose_agent(&self) {
         if let Some(way) = &self.way {
             way.lost.store(true, Ordering::SeqCst);
-            let _ = self.fail("the agent is gone");
+            let open = |slot: &u32| {
+                let socket = self.socket_of(*slot).checked_sub(1).and_then(crate::socket::at);
+                // Of one whose other end has closed everything is here.
+                socket.is_some_and(|socket| !self.may_end(*slot, socket.generation()))
+            };
+            (0..self.party.slots()).filter(open).for_each(|slot| failover::note(self, slot));
         }
+    }
+
+    /// Whether the agent says that the way of a stream is gone.
+    pub fn is_lost(&self, slot: u32, generation: u8) -> bool {
+        slot < self.party.slots() && self.peer_line(slot).state(generation) == SlotState::Lost
+    }
+
+    /// Whether the other end has begun to return to the kernel: so does this one then.
+    #[cold]
+    pub fn note_mark(&self, slot: u32, fd: i32) -> bool {
+        let marked = self.recovery(slot) == Recovery::None && failover::is_marked(fd);
+        if marked {
+            failover::request(self, slot);
+        }
+        marked
     }
 
     /// Brings what this side receives back to the kernel: the other end is asked to switch there. False when unread

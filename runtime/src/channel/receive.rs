@@ -9,7 +9,7 @@ use crate::config::settings;
 use crate::inside::Section;
 use crate::iov::Cursor;
 use crate::shm::lock::LockError;
-use crate::shm::party::{Batch, LaneReceiving, NONE, Receiving};
+use crate::shm::party::{Batch, LaneReceiving, NONE, Receiving, Recovery};
 use crate::wait::spin;
 use crate::{memory, position, stats};
 use convoy_aggregator::path::Path;
@@ -94,6 +94,10 @@ impl Channel {
         wakes: &mut Wakes,
     ) -> Result<Received, Trouble> {
         self.take_changes(wakes);
+        let recovery = self.recovery(slot);
+        if recovery != Recovery::None {
+            return self.receive_returned(guard, slot, target, mode, recovery);
+        }
         let stream = guard.stream(slot);
         let limit = match self.path_limit(slot, fd, stream)? {
             (Path::Kernel, limit) => return Ok(Received::Kernel(limit)),
@@ -137,7 +141,7 @@ impl Channel {
         let mut wakes = Wakes::default();
         // Before the path: see aggregator::path on why the order matters.
         let queued = position::readable(fd);
-        let most = match self.path_limit(slot, fd, guard.stream(slot))? {
+        let most = match self.path_beneath(slot, fd, guard.stream(slot))? {
             (Path::Kernel, limit) => queued.min(limit),
             // From another host such bytes may be of a switch that is still on its way.
             (Path::Channel, _) if self.leads_to_agent() => 0,
@@ -155,7 +159,12 @@ impl Channel {
 
     /// The path the stream is read from and how far; passes switches whose position is reached.
     #[inline]
-    fn path_limit(&self, slot: u32, fd: i32, stream: &mut Receiving) -> Result<(Path, u64), Trouble> {
+    pub(super) fn path_limit(
+        &self,
+        slot: u32,
+        fd: i32,
+        stream: &mut Receiving,
+    ) -> Result<(Path, u64), Trouble> {
         loop {
             let line = self.peer_line(slot);
             let announced = line.announced.load(Ordering::Acquire);
@@ -371,7 +380,7 @@ impl Channel {
     pub fn receive_path(&self, slot: u32, fd: i32) -> Result<Path, Trouble> {
         let guard = self.lock_receiving()?;
         let stream = guard.stream(slot);
-        self.path_limit(slot, fd, stream).map(|(path, _)| path)
+        self.path_beneath(slot, fd, stream).map(|(path, _)| path)
     }
 
     /// Bytes the program has read and all that it could read so far, of this stream's channel part.

@@ -6,7 +6,7 @@ use crate::config::settings;
 use crate::inside::Section;
 use crate::iov::Cursor;
 use crate::shm::lock::LockError;
-use crate::shm::party::{LaneSending, Sending};
+use crate::shm::party::{LaneSending, Recovery, Sending};
 use crate::shm::segment::{READY, STAYS, SlotState};
 use crate::{position, stats};
 use convoy_aggregator::path::Path;
@@ -27,6 +27,8 @@ pub enum Sent {
     Recalled(usize),
     /// No credit or no room in the lane for all of it: this many bytes were sent.
     NoRoom,
+    /// The stream returns to the kernel because the way to the other host is gone: again in a moment.
+    Busy,
 }
 
 /// The send lock, held.
@@ -86,6 +88,15 @@ impl Channel {
         // Published and not rung must not be the end of it.
         let _section = Section::new();
         let guard = self.lock_sending()?;
+        // Under the lock: whoever brings the stream back has counted what was sent before.
+        match self.recovery(slot) {
+            Recovery::None => {}
+            Recovery::Running => return Ok(Sent::Busy),
+            Recovery::Done | Recovery::Failed => {
+                self.enter_kernel_send(slot);
+                return Ok(Sent::Kernel);
+            }
+        }
         let stream = guard.stream(slot);
         if stream.generation != generation || self.party.stream(slot).open.load(Ordering::Relaxed) == 0 {
             return Err(Trouble::Closed);
@@ -95,6 +106,10 @@ impl Channel {
         }
         if stream.path.path() == Path::Kernel && !self.switch_to_channel(slot, fd, stream) {
             self.enter_kernel_send(slot);
+            if self.recovery(slot) == Recovery::Running {
+                self.end_kernel_send(slot);
+                return Ok(Sent::Busy);
+            }
             if self.recalled(slot, stream) {
                 self.end_kernel_send(slot);
                 return Ok(Sent::Recalled(0));
@@ -373,6 +388,9 @@ impl Channel {
     /// Whether what this side sends goes through the channel. Such a stream is always writable: what the peer does
     /// not take spills into the kernel's buffers, which are empty as long as the channel is used.
     pub fn sends_here(&self, slot: u32) -> bool {
+        if self.recovery(slot) != Recovery::None {
+            return false;
+        }
         self.own_line(slot).announced.load(Ordering::Relaxed) & 1 == 1
     }
 

@@ -9,7 +9,7 @@ use convoy_aggregator::credit::{ReceiveCredit, SendCredit};
 use convoy_aggregator::gather::Gather;
 use convoy_aggregator::path::{ReceivePath, SendPath};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of one chunk of queued data, with its header.
 pub const CHUNK_BYTES: usize = 2048;
@@ -100,6 +100,8 @@ pub struct Stream {
     pub holders: AtomicU32,
     /// 1 while this side's end of the slot is in use; Release after initialisation.
     pub open: AtomicU32,
+    /// [`Recovery`]: how the return to the kernel stands when the way to another host is gone.
+    recovery: AtomicU32,
     /// The stream after this one in the list that starts at [`Held::first`]; 0 = not in it. Under the send lock.
     pub next_held: AtomicU32,
 }
@@ -244,7 +246,41 @@ impl Shared {
     }
 }
 
+/// How the return of a stream to the kernel stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Recovery {
+    /// Nothing of that kind has happened.
+    None = 0,
+    /// Calls wait.
+    Running = 1,
+    /// What was received is queued, everything else is the kernel's.
+    Done = 2,
+    /// Bytes are lost: the connection is reset.
+    Failed = 3,
+}
+
 impl Stream {
+    #[inline]
+    pub fn recovery(&self) -> Recovery {
+        match self.recovery.load(Ordering::Acquire) {
+            0 => Recovery::None,
+            1 => Recovery::Running,
+            2 => Recovery::Done,
+            _ => Recovery::Failed,
+        }
+    }
+
+    /// The stream has to return; false when that has begun already.
+    pub fn begin_recovery(&self) -> bool {
+        let (none, running) = (Recovery::None as u32, Recovery::Running as u32);
+        self.recovery.compare_exchange(none, running, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    pub fn end_recovery(&self, outcome: Recovery) {
+        self.recovery.store(outcome as u32, Ordering::Release);
+    }
+
     /// # Safety
     /// The caller holds the side's `send_lock` and keeps no other reference from here.
     #[inline]

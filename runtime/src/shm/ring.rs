@@ -68,6 +68,15 @@ impl Producer {
         Ok(self.tail + bytes - head <= capacity)
     }
 
+    /// What the consumer has not given back: from where to where.
+    pub fn unreleased(&self, line: &ConsumerLine, capacity: u64) -> Result<(u64, u64), Lie> {
+        let head = line.head.load(Ordering::Acquire);
+        if head > self.tail || self.tail - head > capacity || head & 7 != 0 {
+            return Err(Lie);
+        }
+        Ok((head, self.tail))
+    }
+
     /// Counts `bytes` as written (not yet visible).
     #[inline]
     pub fn advance(&mut self, bytes: u64) {

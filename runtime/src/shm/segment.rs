@@ -130,6 +130,9 @@ pub const READY: u32 = 1;
 /// Flag of a line: this side, as a sender, has switched to the kernel for the last time.
 pub const STAYS: u32 = 2;
 
+/// Flag of a program's line, for its agent: the stream has returned to the kernel, its frames are not needed any more.
+pub const RECOVERED: u32 = 4;
+
 /// What a side says about its end of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -47,6 +47,7 @@ pub const FI_MR_PROV_KEY: c_int = 1 << 6;
 pub const FI_MR_ENDPOINT: c_int = 1 << 9;
 
 pub const FI_ORDER_WAW: u64 = 1 << 4;
+pub const FI_ORDER_STRICT: u64 = 0x1ff;
 pub const FI_ORDER_SAS: u64 = 1 << 8;
 pub const FI_ORDER_RMA_WAW: u64 = 1 << 35;
 

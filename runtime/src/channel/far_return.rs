@@ -1,0 +1,182 @@
+//! What a channel gives for a stream that returns to the kernel because the way to the other host is gone: see
+//! `agent::failover`. May contain `unsafe`: it reads what this side wrote into the ring.
+
+use super::queue::Mode;
+use super::receive::{Guard, Received as Read};
+use super::{Channel, Trouble};
+use crate::agent::record::Record;
+use crate::inside::Section;
+use crate::iov::{self, Cursor};
+use crate::shm::party::{NONE, Receiving, Recovery};
+use crate::shm::ring;
+use crate::shm::segment::RECOVERED;
+use convoy_aggregator::path::Path;
+use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// What an end has received and its program has not read, and how far it was.
+pub struct Received {
+    pub queued: Vec<u8>,
+    pub passed: u32,
+    pub consumed: u64,
+    pub kernel_read: u64,
+}
+
+impl Channel {
+    /// How the return of a stream stands; only streams to other hosts return.
+    #[inline]
+    pub fn recovery(&self, slot: u32) -> Recovery {
+        if self.leads_to_agent() { self.party.stream(slot).recovery() } else { Recovery::None }
+    }
+
+    /// No more frames of the stream are taken: how many bytes have come.
+    pub fn stop_receiving(&self, slot: u32, generation: u8) -> Option<u64> {
+        let _ = self.sort();
+        let _section = Section::new();
+        let guard = self.lock_receiving().ok()?;
+        let stream = guard.stream(slot);
+        if !stream.open || stream.generation != generation {
+            return None;
+        }
+        stream.recalled = true;
+        Some(stream.credit.received())
+    }
+
+    /// No more frames of the stream are sent: what the other end is told, and the bytes that are still in the ring.
+    pub fn stop_sending(&self, slot: u32, generation: u8, received: u64) -> Option<(Record, Vec<u8>)> {
+        let _section = Section::new();
+        let guard = self.lock_sending().ok()?;
+        let stream = guard.stream(slot);
+        if stream.generation != generation {
+            return None;
+        }
+        stream.stay = true;
+        let line = self.own_line(slot);
+        let record = Record {
+            announced: stream.path.announced(),
+            positions: [0, 1].map(|index: usize| line.position[index].load(Ordering::Relaxed)),
+            sent: stream.credit.sent(),
+            received,
+        };
+        let retained = self.retained(slot, generation, guard.lane().ring).ok()?;
+        // More than was ever sent: the agent has written into the ring.
+        (retained.len() as u64 <= record.sent).then_some((record, retained))
+    }
+
+    /// Bytes of a stream in the part of the own ring that the other side has not given back.
+    fn retained(&self, slot: u32, generation: u8, producer: ring::Producer) -> Result<Vec<u8>, Trouble> {
+        let capacity = u64::from(self.segment.geometry.ring_bytes);
+        let (mut cursor, tail) =
+            producer.unreleased(&self.outgoing().consumer, capacity).map_err(|_| Trouble::Broken)?;
+        let base = self.segment.ring(self.side);
+        let mut bytes = Vec::new();
+        while cursor < tail {
+            let offset = (cursor & (capacity - 1)) as usize;
+            // SAFETY: offset is below the ring's size and a multiple of 8.
+            let word = unsafe { (*base.add(offset).cast::<AtomicU64>()).load(Ordering::Relaxed) };
+            let header = Header::from_word(word).map_err(|_| Trouble::Broken)?;
+            let span = wire::span(header.length) as u64;
+            if span > tail - cursor || offset as u64 + span > capacity {
+                return Err(Trouble::Broken);
+            }
+            if header.kind != Kind::Pad && header.slot == slot && header.generation == generation {
+                self.append_payload(header, offset + wire::HEADER_BYTES, &mut bytes)?;
+            }
+            cursor += span;
+        }
+        Ok(bytes)
+    }
+
+    fn append_payload(&self, header: Header, offset: usize, bytes: &mut Vec<u8>) -> Result<(), Trouble> {
+        let ring = self.segment.ring(self.side);
+        let (start, length) = match header.kind {
+            // SAFETY: the caller has checked that the payload lies inside the ring.
+            Kind::Data => (unsafe { ring.add(offset) }, header.length as usize),
+            _ => {
+                // SAFETY: a frame is at least one word longer than its header, by its span.
+                let word = unsafe { (*ring.add(offset).cast::<AtomicU64>()).load(Ordering::Relaxed) };
+                let named = BlockRef::from_word(word);
+                if header.length != BlockRef::BYTES || named.length > self.segment.geometry.block_bytes {
+                    return Err(Trouble::Broken);
+                }
+                (self.segment.block(self.side, named.block), named.length as usize)
+            }
+        };
+        // SAFETY: inside the ring or the block, by the checks above.
+        bytes.extend_from_slice(unsafe { core::slice::from_raw_parts(start, length) });
+        Ok(())
+    }
+
+    /// Whether a call of the program is inside a kernel send on the stream.
+    pub fn sends_in_kernel(&self, slot: u32) -> bool {
+        self.party.stream(slot).kernel_senders.load(Ordering::Acquire) != 0
+    }
+
+    /// Takes everything that was received and not read; nothing when the program has closed its end.
+    pub fn take_received(&self, slot: u32, generation: u8) -> Option<Received> {
+        let _section = Section::new();
+        let guard = self.lock_receiving().ok()?;
+        let stream = guard.stream(slot);
+        if !stream.open || stream.generation != generation {
+            return None;
+        }
+        let mut queued = vec![0u8; self.queued_bytes(slot) as usize];
+        let part = iov::single(queued.as_mut_ptr(), queued.len());
+        // SAFETY: one writable part that lives long enough.
+        let mut target = unsafe { Cursor::new(&part, 1, true) }.ok()?;
+        let (consumed, passed) = (stream.credit.consumed(), stream.path.passed());
+        let taken = self.dequeue(slot, guard.lane(), guard.stream(slot), &mut target, u64::MAX, Mode::Take);
+        queued.truncate(taken);
+        let kernel_read = self.party.stream(slot).kernel_read.load(Ordering::Relaxed);
+        Some(Received { queued, passed, consumed, kernel_read })
+    }
+
+    /// Queues what was put in order; false when memory has run out.
+    pub fn put_received(&self, slot: u32, bytes: &[u8]) -> bool {
+        let _section = Section::new();
+        let Ok(guard) = self.lock_receiving() else { return false };
+        let (lane, stream) = (guard.lane(), guard.stream(slot));
+        // SAFETY: the bytes are readable; the lock is held.
+        unsafe { self.enqueue_bytes(slot, lane, stream, bytes.as_ptr(), bytes.len()) }
+    }
+
+    /// Tells the agent that the frames of the stream are not needed any more.
+    pub fn mark_recovered(&self, slot: u32) {
+        self.own_line(slot).flags.fetch_or(RECOVERED, Ordering::Release);
+        self.changed(slot);
+    }
+
+    /// Of a stream that returns to the kernel: what is queued, then what the kernel has.
+    #[cold]
+    pub(super) fn receive_returned(
+        &self,
+        guard: &Guard<'_>,
+        slot: u32,
+        target: &mut Cursor,
+        mode: Mode,
+        recovery: Recovery,
+    ) -> Result<Read, Trouble> {
+        if recovery == Recovery::Running {
+            return Ok(Read::Empty);
+        }
+        match self.dequeue(slot, guard.lane(), guard.stream(slot), target, u64::MAX, mode) {
+            0 if recovery == Recovery::Failed => Err(Trouble::Lost),
+            0 => Ok(Read::Kernel(u64::MAX)),
+            taken => Ok(Read::Bytes(taken)),
+        }
+    }
+
+    /// [`Self::path_limit`], but a stream that has returned is the kernel's once its queue is empty.
+    pub(super) fn path_beneath(
+        &self,
+        slot: u32,
+        fd: i32,
+        stream: &mut Receiving,
+    ) -> Result<(Path, u64), Trouble> {
+        match self.recovery(slot) {
+            Recovery::None => self.path_limit(slot, fd, stream),
+            Recovery::Done | Recovery::Failed if stream.first == NONE => Ok((Path::Kernel, u64::MAX)),
+            _ => Ok((Path::Channel, 0)),
+        }
+    }
+}

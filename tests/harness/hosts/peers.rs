@@ -1,0 +1,189 @@
+//! Pairs of our own `host_stream` programs: a server on one host, a client on another.
+//!
+//! The client sends bytes to and fro until it is told to go. Meanwhile the harness waits until both ends of every
+//! connection are accelerated, so that everything which follows is.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::world::{Host, World};
+use super::{Program, until};
+
+/// A running pair.
+pub struct Pair<'w> {
+    world: &'w World,
+    /// The one that listens.
+    pub server: Program<'w>,
+    /// The one that connects.
+    pub client: Program<'w>,
+    connections: u64,
+    go: PathBuf,
+    stop: PathBuf,
+}
+
+/// What to run, and where.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The path of `host_stream`.
+    pub program: &'static str,
+    /// What it does.
+    pub scenario: &'static str,
+    /// For both ends.
+    pub options: Vec<String>,
+    /// How many connections.
+    pub connections: u64,
+    /// Where the server listens.
+    pub port: u16,
+    /// Which of the server's networks it listens in.
+    pub network: usize,
+    /// With the IPv6 address.
+    pub six: bool,
+}
+
+impl Job {
+    /// A scenario with options like `--bytes 100000`.
+    pub fn new(program: &'static str, scenario: &'static str, connections: u64, options: &str) -> Self {
+        let options = options.split_whitespace().map(str::to_owned).collect();
+        Self { program, scenario, options, connections, port: 7000, network: 0, six: false }
+    }
+
+    /// Another port.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Another network.
+    #[must_use]
+    pub fn network(mut self, network: usize) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// IPv6.
+    #[must_use]
+    pub fn six(mut self) -> Self {
+        self.six = true;
+        self
+    }
+
+    fn address(&self, server: Host<'_>) -> String {
+        let (network, port) = (server.world.network(), self.port);
+        if self.six {
+            format!("[{}]:{port}", network.address6(server.number, self.network))
+        } else {
+            format!("{}:{port}", network.address(server.number, self.network))
+        }
+    }
+
+    /// Starts the server on one host and the client on another, both as the world is.
+    pub fn start<'w>(&self, server: Host<'w>, client: Host<'w>) -> Pair<'w> {
+        self.start_as(server, client, [true, true])
+    }
+
+    /// Starts both; which of them (server, client) have the library.
+    pub fn start_as<'w>(&self, server: Host<'w>, client: Host<'w>, preloaded: [bool; 2]) -> Pair<'w> {
+        self.start_at(server, client, preloaded, &self.address(server))
+    }
+
+    /// Starts both; the client connects to some address that leads to the server.
+    pub fn start_at<'w>(
+        &self,
+        server: Host<'w>,
+        client: Host<'w>,
+        preloaded: [bool; 2],
+        address: &str,
+    ) -> Pair<'w> {
+        let world = server.world;
+        let (go, stop) = (world.path(world.fresh("go")), world.path(world.fresh("stop")));
+        let count = self.connections.to_string();
+        let arguments = |role: &str, address: &str| {
+            let mut all = vec![self.scenario, role, address, "--connections", &count];
+            all.extend(self.options.iter().map(String::as_str));
+            all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let start = |host: Host<'w>, words: Vec<String>, name: &str, preloaded: bool| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let make = if preloaded { Host::command } else { Host::plain };
+            host.start(name, make(&host, self.program, &words))
+        };
+        let mut serving = start(server, arguments("--listen", &self.address(server)), "server", preloaded[0]);
+        serving.says("listening");
+        let mut words = arguments("--connect", address);
+        words.extend(["--go".into(), go.display().to_string(), "--stop".into(), stop.display().to_string()]);
+        let client = start(client, words, "client", preloaded[1]);
+        Pair { world, server: serving, client, connections: self.connections, go, stop }
+    }
+
+    /// Runs it on accelerated connections, from the beginning to the successful end of both.
+    pub fn run(&self, server: Host<'_>, client: Host<'_>) -> String {
+        let mut pair = self.start(server, client);
+        pair.connected();
+        pair.accelerated();
+        pair.go();
+        pair.succeeds()
+    }
+}
+
+impl Pair<'_> {
+    /// Waits until every connection is made.
+    pub fn connected(&mut self) {
+        self.client.says("connected");
+    }
+
+    /// Waits until both ends of every connection are accelerated, where the world is.
+    pub fn accelerated(&mut self) {
+        if !self.world.accelerated() {
+            return;
+        }
+        let far = |pair: &Self| [&pair.server, &pair.client].map(|program| program.live().get("streams_far"));
+        let came = until(|| {
+            self.running();
+            far(self).iter().all(|count| *count >= self.connections)
+        });
+        let (found, wanted) = (far(self), self.connections);
+        self.world.check(came, &format!("server and client have {found:?} far streams of {wanted}"));
+    }
+
+    /// Fails when one of them has ended.
+    pub fn running(&mut self) {
+        let running = [self.server.running(), self.client.running()];
+        self.world.check(running == [true, true], "server or client has ended before its time");
+    }
+
+    /// Lets the scenario begin.
+    pub fn go(&self) {
+        fs::write(&self.go, "").expect("file for a program");
+    }
+
+    /// Lets a load come to its end.
+    pub fn stop(&self) {
+        fs::write(&self.stop, "").expect("file for a program");
+    }
+
+    /// Units of traffic that a load's client has got back.
+    pub fn progress(&self) -> u64 {
+        let output = self.client.output();
+        let last = output.lines().rev().find_map(|line| line.strip_prefix("progress "));
+        last.map_or(0, |number| number.parse().expect("a number"))
+    }
+
+    /// Waits until traffic has gone on for some units.
+    pub fn goes_on(&mut self, units: u64) {
+        let wanted = self.progress() + units;
+        let world = self.world;
+        world.eventually(&format!("traffic goes on to {wanted}"), || {
+            self.running();
+            self.progress() >= wanted
+        });
+    }
+
+    /// Waits for the successful end of both; what they have said, without progress.
+    pub fn succeeds(self) -> String {
+        let (client, server) = (self.client.succeeds(), self.server.succeeds());
+        let lines = client.lines().map(|line| format!("client: {line}\n"));
+        let lines = lines.chain(server.lines().map(|line| format!("server: {line}\n")));
+        lines.filter(|line| !line.contains(": progress ")).collect()
+    }
+}

@@ -1,0 +1,98 @@
+//! Running the same exercise natively and under Convoy, and what must be true of the second.
+
+use convoy_tests::hosts::peers::Job;
+use convoy_tests::hosts::{Plan, World};
+use convoy_tests::{Counters, Mode};
+
+/// Agents over the kernel's TCP.
+pub const TCP: &str = "tcp";
+/// Agents over the kernel's UDP: another kind of endpoint, and losses are libfabric's to repair.
+pub const UDP: &str = "udp;ofi_rxd";
+
+/// A job for `host_stream`.
+pub fn job(scenario: &'static str, connections: u64, options: &str) -> Job {
+    Job::new(convoy_tests::program!("host_stream"), scenario, connections, options)
+}
+
+/// Whether bytes have to leave the kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Connections are accelerated.
+    Far,
+    /// They stay on the kernel.
+    Plain,
+}
+
+/// Runs an exercise natively and under Convoy with an agent on each host; what it says must be the same.
+pub fn both(provider: &str, plan: &Plan, exercise: impl Fn(&World) -> String) {
+    both_with(provider, plan, Expect::Far, |world| {
+        world.start_agents();
+        exercise(world)
+    });
+}
+
+/// The same, with the agents left to the exercise. The counters of the second run, if it could be.
+pub fn both_with(
+    provider: &str,
+    plan: &Plan,
+    expect: Expect,
+    exercise: impl Fn(&World) -> String,
+) -> Option<Counters> {
+    let native = World::new(Mode::Native, provider, plan)?;
+    let wanted = exercise(&native);
+    native.finish();
+    let world = World::new(Mode::Preloaded, provider, plan)?;
+    let said = exercise(&world);
+    world.check(said == wanted, &format!("natively:\n{wanted}\nunder Convoy:\n{said}"));
+    check(&world, expect);
+    Some(world.finish())
+}
+
+/// Runs an exercise only under Convoy, where there is nothing to compare.
+pub fn convoy(provider: &str, plan: &Plan, exercise: impl Fn(&World)) {
+    let Some(world) = World::new(Mode::Preloaded, provider, plan) else { return };
+    exercise(&world);
+    world.finish();
+}
+
+/// What the counters of the programs that have ended must say.
+pub fn check(world: &World, expect: Expect) {
+    let counters = world.counters();
+    if expect == Expect::Plain {
+        world.check(counters.get("streams_far") == 0, "connections went where they should not");
+        world.check(counters.get("bytes_sent") == 0, "bytes went where they should not");
+        return;
+    }
+    world.check(counters.get("streams_far") > 0, "no connection was accelerated");
+    world.check(counters.get("bytes_sent") > 0, "no byte was sent through a channel");
+    world.check(counters.get("bytes_received") > 0, "no byte was received through a channel");
+}
+
+/// Lets the agents of two hosts find each other, so that short connections have a way from the beginning. What this
+/// takes is not counted.
+pub fn acquaint(world: &World, one: usize, two: usize) {
+    if !world.accelerated() {
+        return;
+    }
+    let mut pair = job("echo", 1, "--bytes 1000").port(6999).start(world.host(one), world.host(two));
+    pair.connected();
+    pair.accelerated();
+    pair.go();
+    pair.succeeds();
+    for entry in std::fs::read_dir(world.path("stats")).unwrap().flatten() {
+        std::fs::remove_file(entry.path()).unwrap();
+    }
+}
+
+/// The same tests over each provider: `over_providers!(exercise_name: function, ...)`.
+#[macro_export]
+macro_rules! over_providers {
+    ($($name:ident: $exercise:path,)*) => {
+        mod over_tcp {
+            $(#[test] fn $name() { $exercise($crate::common::TCP); })*
+        }
+        mod over_udp {
+            $(#[test] fn $name() { $exercise($crate::common::UDP); })*
+        }
+    };
+}
