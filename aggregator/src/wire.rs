@@ -1,7 +1,7 @@
 //! The frame's header word and the block reference: their layout, and nothing about where they are kept.
 //!
-//! A frame is one header word followed by its payload, padded to [`ALIGNMENT`]. In memory of one host the
-//! word is a native `u64`; in a batch (see [`crate::scatter`]) it is little-endian.
+//! A frame is one header word, a native `u64`, followed by its payload, padded to [`ALIGNMENT`]. Between hosts other
+//! rules hold: see [`crate::batch`].
 //!
 //! ```text
 //!   bit 0       8            16          40          64
@@ -130,21 +130,12 @@ impl BlockRef {
 pub enum WireError {
     /// The header names no kind of frame.
     Kind(u8),
-    /// The frame is longer than the bytes at hand.
-    Truncated,
-    /// A block frame whose payload is not one [`BlockRef`], or a frame of another kind taken for one.
-    BlockRef,
-    /// A header field does not fit its bits, or its length is not the payload's.
-    Field,
 }
 
 impl fmt::Display for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kind(kind) => write!(f, "no frame has kind {kind}"),
-            Self::Truncated => f.write_str("frame is longer than its batch"),
-            Self::BlockRef => f.write_str("frame does not hold a block reference"),
-            Self::Field => f.write_str("header field does not fit the frame"),
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The parts of the frame codec: header words, whole batches, and the decision to gather.
+//! The codecs: header words, batches between hosts, and the decision to gather.
 
 use std::hint::black_box;
 
+use convoy_aggregator::batch::{Record, Records, Writer};
 use convoy_aggregator::gather::{Gather, Thresholds};
-use convoy_aggregator::scatter::{Frames, append};
 use convoy_aggregator::wire::{Header, Kind};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -21,21 +21,26 @@ fn headers(criterion: &mut Criterion) {
     group.bench_function("from_word", |bencher| bencher.iter(|| Header::from_word(black_box(word))));
 }
 
-fn filled(batch: &mut Vec<u8>, payload: &[u8]) -> bool {
-    batch.clear();
-    (0..FRAMES).all(|slot| append(batch, header(slot), payload).is_ok())
+fn filled(memory: &mut [u8], payload: &[u8]) -> usize {
+    let mut writer = Writer::new(memory);
+    for stream in 0..FRAMES {
+        if let Some(room) = writer.data(stream, payload.len()) {
+            room.copy_from_slice(payload);
+        }
+    }
+    writer.len()
 }
 
 fn batches(criterion: &mut Criterion) {
     let payload = [7; MESSAGE_BYTES as usize];
-    let mut batch = Vec::new();
+    let mut memory = vec![0; 16 << 10];
     let mut group = criterion.benchmark_group("batch of 64 x 64 B");
     group.throughput(Throughput::Elements(FRAMES.into()));
-    group.bench_function("append", |bencher| bencher.iter(|| filled(&mut batch, black_box(&payload))));
-    filled(&mut batch, &payload);
-    group.bench_function("scatter", |bencher| {
-        bencher
-            .iter(|| Frames::new(black_box(&batch)).flatten().map(|frame| frame.payload.len()).sum::<usize>())
+    group.bench_function("write", |bencher| bencher.iter(|| filled(&mut memory, black_box(&payload))));
+    let length = filled(&mut memory, &payload);
+    let bytes = |record: Record<'_>| if let Record::Data { bytes, .. } = record { bytes.len() } else { 0 };
+    group.bench_function("read", |bencher| {
+        bencher.iter(|| Records::new(black_box(&memory[..length])).flatten().map(bytes).sum::<usize>())
     });
 }
 

@@ -15,10 +15,11 @@
 
 use super::record::{RECORD_BYTES, Record, in_order};
 use crate::channel::{self, Channel};
+use crate::config::LogLevel;
 use crate::lock::Mutex;
 use crate::shm::party::Recovery;
 use crate::wait::kernel_state;
-use crate::{bell, epoll, iov, position, stats, sys, table};
+use crate::{bell, epoll, iov, log, position, stats, sys, table};
 use core::sync::atomic::Ordering;
 
 /// One stream that returns.
@@ -112,6 +113,7 @@ impl Failover {
     pub(super) fn work(&mut self) {
         for (index, slot) in core::mem::take(&mut *REQUESTS.lock()) {
             if let Some(channel) = channel::at(index) {
+                log::line(LogLevel::Info, format_args!("stream {slot} returns to the kernel"));
                 match Returning::begin(channel, slot) {
                     Some(stream) => self.returning.push(stream),
                     None => end(channel, slot, Recovery::Failed),
@@ -139,6 +141,7 @@ impl Failover {
 
 /// Lets calls on the stream go on, and wakes those that wait.
 fn end(channel: &Channel, slot: u32, outcome: Recovery) {
+    log::line(LogLevel::Info, format_args!("stream {slot} has returned to the kernel: {outcome:?}"));
     channel.party.stream(slot).end_recovery(outcome);
     channel.mark_recovered(slot);
     stats::process().failovers.add(1);
@@ -243,8 +246,15 @@ impl Returning {
             self.input = Input::Record;
             return Step::Progress;
         }
-        // Urgent data that is announced and has not come yet is not readable as such.
-        match receive(self.fd, PIECE) {
+        // No more than is queued now: a read that finds the mark in front of it would skip it.
+        let queued = position::readable(self.fd) as usize;
+        if queued == 0 {
+            let over = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+            let ended = kernel_state(self.fd, libc::POLLRDHUP) & over != 0;
+            let nothing = position::readable(self.fd) == 0 && !position::at_urgent_mark(self.fd);
+            return if ended && nothing { Step::Failed } else { Step::Waits };
+        }
+        match receive(self.fd, queued.min(PIECE)) {
             Ok(bytes) if bytes.is_empty() => Step::Failed,
             Ok(bytes) if self.before_mark.len() + bytes.len() > MOST_KEPT => Step::Failed,
             Ok(bytes) => {

@@ -8,7 +8,7 @@ use super::receive::Received;
 use super::send::Sent;
 use super::*;
 use crate::iov::{Cursor, single};
-use crate::shm::segment::Geometry;
+use crate::shm::segment::{Geometry, READY};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::net::{TcpListener, TcpStream};
@@ -30,7 +30,7 @@ impl Pair {
         let (first, fd) = Segment::create(GEOMETRY, 1, [own, own]).unwrap();
         let second = Segment::attach(fd, 1, [own, own]).unwrap();
         sys::close(fd).unwrap();
-        let end = |segment, side| register(segment, side, 1, own, -1).unwrap();
+        let end = |segment, side| register(segment, side, 1, own, -1, None).unwrap();
         Self { ends: [end(first, 0), end(second, 1)] }
     }
 
@@ -41,7 +41,9 @@ impl Pair {
         let (accepted, _) = listener.accept().unwrap();
         let (slot, generation) = self.ends[0].open_slot().unwrap();
         assert!(self.ends[1].open_end(slot, generation));
-        self.ends.iter().for_each(|end| end.own_line(slot).flags.fetch_or(READY, Ordering::Release));
+        for end in &self.ends {
+            end.own_line(slot).flags.fetch_or(READY, Ordering::Release);
+        }
         Stream { ends: self.ends, sockets: [connected, accepted], slot, generation }
     }
 }
