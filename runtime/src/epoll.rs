@@ -154,6 +154,13 @@ pub fn adopt(index: u32, socket: &Socket, channel: &Channel, slot: u32) {
     }
 }
 
+/// A promoted socket has another stream than before: its registrations wait for that one.
+pub fn follow_stream(index: u32, old: &Channel, old_slot: u32, channel: &Channel, slot: u32) {
+    for (_, instance) in all() {
+        instance.lock().follow_stream(index, old, old_slot, channel, slot);
+    }
+}
+
 /// Whether a one-shot registration of this descriptor may or may not have fired, so that it cannot be taken over
 /// from the kernel now.
 pub fn unsure(fd: i32) -> bool {

@@ -1,4 +1,9 @@
 //! From the kernel to a channel: who may, who meets whom, and the moment a stream becomes shared.
+//! `promote::far` has what is different for connections to other hosts.
+
+mod far;
+
+pub use far::again;
 
 use crate::channel::{self, Channel};
 use crate::config::{self, settings};
@@ -37,7 +42,7 @@ fn attempt(index: u32, socket: &Socket, fd: i32) -> bool {
             forget_all(index, socket, fd);
             return false;
         }
-        Far::Opened { slot, generation } => return finish_far(index, socket, fd, slot, generation),
+        Far::Opened { slot, generation } => return far::finish(index, socket, fd, slot, generation),
     }
     if let Some(offer) = socket.offer() {
         let Some(session) = session::current() else {
@@ -223,37 +228,9 @@ fn finish_offer(
     true
 }
 
-/// The agent has found the other end on another host.
-fn finish_far(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) -> bool {
-    if fork::held_elsewhere(socket) {
-        agent::withdraw(index, socket);
-        return false;
-    }
-    // Not now if somebody is at it: it may be this very thread, interrupted by a signal.
-    let Some(slow) = SLOW.try_lock() else { return false };
-    if table::socket(fd) != Some(index) || !quiet(socket) {
-        return false;
-    }
-    let opened = Far::Opened { slot, generation };
-    let channel = agent::current().map(|agent| agent.channel).filter(|channel| {
-        socket.far() == opened && slot < channel.party.slots() && channel.open_end(slot, generation)
-    });
-    let Some(channel) = channel else {
-        socket.end_move(State::Candidate);
-        drop(slow);
-        agent::withdraw(index, socket);
-        forget_all(index, socket, fd);
-        return false;
-    };
-    socket.set_far(Far::None);
-    start(index, socket, fd, channel, slot, generation);
-    stats::process().streams_far.add(1);
-    true
-}
-
 /// Begins the move if no other thread is inside a kernel call on the socket.
 fn quiet(socket: &Socket) -> bool {
-    if !socket.begin_move() {
+    if !socket.begin_move(State::Candidate) {
         return false;
     }
     if !socket.is_quiet() {

@@ -40,13 +40,15 @@ pub struct Socket {
     /// Threads inside a kernel call on it while it is a candidate, in the lower half; in the upper how often the object was
     /// used, so that a thread that was cancelled inside, or left by a jump, is forgotten with the connection.
     kernel_users: AtomicU64,
-    channel: AtomicU32,
-    slot: AtomicU32,
-    generation: AtomicU32,
+    /// Where its stream is: channel in the upper half, slot and generation in the lower. One word, because a stream that
+    /// has returned from another host gets another place under the eyes of other threads.
+    place: AtomicU64,
     /// The kernel side may have news (end of stream, error, bytes): look before answering "nothing".
     pub hint: AtomicBool,
     /// The peer's end is closed or reset: what is sent goes through the kernel, which knows what to answer.
     pub peer_gone: AtomicBool,
+    /// The stream has returned to the kernel from another host; it may leave it again.
+    pub returned: AtomicBool,
     /// The kernel has reported the end of the connection, or of its receiving half.
     pub over: AtomicBool,
     /// When the kernel side was last looked at, in ticks.
@@ -210,6 +212,7 @@ impl Socket {
         self.hint.store(false, Ordering::Relaxed);
         self.peer_gone.store(false, Ordering::Relaxed);
         self.over.store(false, Ordering::Relaxed);
+        self.returned.store(false, Ordering::Relaxed);
         self.looked.store(0, Ordering::Relaxed);
         self.watch.store(0, Ordering::Relaxed);
         self.told.store(false, Ordering::Relaxed);
@@ -262,9 +265,9 @@ impl Socket {
         }
     }
 
-    /// Candidate to Moving, unless another thread was faster.
-    pub fn begin_move(&self) -> bool {
-        let (from, to) = (State::Candidate as u32, State::Moving as u32);
+    /// To Moving, unless another thread was faster.
+    pub fn begin_move(&self, from: State) -> bool {
+        let (from, to) = (from as u32, State::Moving as u32);
         self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
@@ -303,19 +306,25 @@ impl Socket {
     }
 
     pub fn place(&self, channel: &Channel, slot: u32, generation: u8) {
-        self.channel.store(channel.index, Ordering::Relaxed);
-        self.slot.store(slot, Ordering::Relaxed);
-        self.generation.store(u32::from(generation), Ordering::Relaxed);
+        let word = u64::from(channel.index) << 32 | u64::from(slot) << 8 | u64::from(generation);
+        self.place.store(word, Ordering::Release);
     }
 
     /// Channel and slot of a promoted socket.
     #[inline]
     pub fn stream(&self) -> Option<(&'static Channel, u32)> {
-        Some((channel::at(self.channel.load(Ordering::Relaxed))?, self.slot.load(Ordering::Relaxed)))
+        self.whole_stream().map(|(channel, slot, _)| (channel, slot))
+    }
+
+    /// Channel, slot and generation, all of one moment.
+    #[inline]
+    pub fn whole_stream(&self) -> Option<(&'static Channel, u32, u8)> {
+        let word = self.place.load(Ordering::Acquire);
+        Some((channel::at((word >> 32) as u32)?, (word >> 8) as u32 & 0xff_ffff, word as u8))
     }
 
     pub fn generation(&self) -> u8 {
-        self.generation.load(Ordering::Relaxed) as u8
+        self.place.load(Ordering::Relaxed) as u8
     }
 
     pub fn offer(&self) -> Option<OfferRef> {

@@ -44,7 +44,11 @@ pub unsafe fn send(fd: i32, parts: *const libc::iovec, count: usize, flags: i32)
     }
     loop {
         match socket.state() {
-            State::Promoted => break,
+            State::Promoted if !socket.returned.load(Ordering::Relaxed) => break,
+            State::Promoted => {
+                promote::again(index, socket, fd);
+                break;
+            }
             State::Candidate if promote::consider(index, socket, fd) => break,
             State::Candidate => {
                 // SAFETY: the caller's promise.
@@ -59,13 +63,12 @@ pub unsafe fn send(fd: i32, parts: *const libc::iovec, count: usize, flags: i32)
             State::Free => return None,
         }
     }
-    let (channel, slot) = socket.stream()?;
     // SAFETY: the caller's promise.
     let mut bytes = match unsafe { Cursor::new(parts, count, true) } {
         Ok(bytes) => bytes,
         Err(errno) => return Some(Err(errno)),
     };
-    Some(Call { fd, socket, channel, slot, generation: socket.generation(), flags }.send(&mut bytes))
+    with_stream(index, socket, fd, flags, |call| call.send(&mut bytes))
 }
 
 /// See [`crate::api::receive`].
@@ -81,7 +84,11 @@ pub unsafe fn receive(fd: i32, parts: *const libc::iovec, count: usize, flags: i
     }
     loop {
         match socket.state() {
-            State::Promoted => break,
+            State::Promoted if !socket.returned.load(Ordering::Relaxed) => break,
+            State::Promoted => {
+                promote::again(index, socket, fd);
+                break;
+            }
             State::Candidate if promote::consider(index, socket, fd) => break,
             // A read of no bytes has rules of its own, which differ between read and recv.
             // SAFETY: the caller's promise.
@@ -99,13 +106,32 @@ pub unsafe fn receive(fd: i32, parts: *const libc::iovec, count: usize, flags: i
             State::Free => return None,
         }
     }
-    let (channel, slot) = socket.stream()?;
     // SAFETY: the caller's promise.
     let mut target = match unsafe { Cursor::new(parts, count, flags & libc::MSG_TRUNC == 0) } {
         Ok(target) => target,
         Err(errno) => return Some(Err(errno)),
     };
-    Some(Call { fd, socket, channel, slot, generation: socket.generation(), flags }.receive(&mut target))
+    with_stream(index, socket, fd, flags, |call| call.receive(&mut target))
+}
+
+/// Makes a call on the socket's stream; again when the socket has got another stream meanwhile.
+#[inline]
+fn with_stream(
+    index: u32,
+    socket: &Socket,
+    fd: i32,
+    flags: i32,
+    mut make: impl FnMut(&Call<'_>) -> Result<usize, i32>,
+) -> Handled {
+    loop {
+        let (channel, slot, generation) = socket.whole_stream()?;
+        let call = Call { fd, socket, channel, slot, generation, flags };
+        let result = make(&call);
+        if result != Err(libc::EBADF) || !call.moved(index) {
+            return Some(result);
+        }
+        sys::sched_yield();
+    }
 }
 
 /// A kernel call on a candidate, visible to whoever wants to promote it; nothing when that has begun meanwhile.
@@ -303,10 +329,22 @@ impl Call<'_> {
         }
     }
 
+    /// Whether the socket is still there and has another stream, or is about to get one.
+    #[cold]
+    fn moved(&self, index: u32) -> bool {
+        let other = self.socket.whole_stream().is_some_and(|(channel, slot, generation)| {
+            !core::ptr::eq(channel, self.channel) || (slot, generation) != (self.slot, self.generation)
+        });
+        table::socket(self.fd) == Some(index) && (other || self.socket.state() == State::Moving)
+    }
+
     /// Whether the descriptor still means this stream; another thread may have closed it during a sleep.
     #[inline]
     fn still_open(&self) -> bool {
-        self.socket.generation() == self.generation && self.socket.state() == State::Promoted
+        let same = |(channel, slot, generation): (&Channel, u32, u8)| {
+            core::ptr::eq(channel, self.channel) && (slot, generation) == (self.slot, self.generation)
+        };
+        self.socket.whole_stream().is_some_and(same) && self.socket.state() == State::Promoted
     }
 
     /// Bytes in the kernel's queue, when the stream is read from there or `always`.

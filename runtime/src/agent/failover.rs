@@ -19,7 +19,7 @@ use crate::config::LogLevel;
 use crate::lock::Mutex;
 use crate::shm::party::Recovery;
 use crate::wait::kernel_state;
-use crate::{bell, epoll, iov, log, position, stats, sys, table};
+use crate::{epoll, iov, log, position, stats, sys, table};
 use core::sync::atomic::Ordering;
 
 /// One stream that returns.
@@ -148,10 +148,11 @@ fn end(channel: &Channel, slot: u32, outcome: Recovery) {
     let socket = channel.socket_of(slot);
     if let Some(socket) = socket.checked_sub(1).and_then(crate::socket::at) {
         socket.hint.store(true, Ordering::Relaxed);
+        socket.calls.store(0, Ordering::Relaxed);
+        socket.returned.store(outcome == Recovery::Done, Ordering::Release);
     }
     epoll::writable(socket);
-    core::sync::atomic::fence(Ordering::SeqCst);
-    bell::ring_all(channel.own_line(slot).receive_waiters.snapshot());
+    channel.wake_all(slot);
 }
 
 impl Returning {

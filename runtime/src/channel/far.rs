@@ -59,6 +59,11 @@ impl Channel {
         self.way.as_ref()
     }
 
+    /// Whether this side's end of a slot is in use.
+    pub fn is_open(&self, slot: u32) -> bool {
+        self.party.stream(slot).open.load(Ordering::SeqCst) != 0
+    }
+
     /// Whether the other ends of the streams are on other hosts.
     #[inline]
     pub fn leads_to_agent(&self) -> bool {

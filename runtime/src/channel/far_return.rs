@@ -5,6 +5,7 @@ use super::queue::Mode;
 use super::receive::{Guard, Received as Read};
 use super::{Channel, Trouble};
 use crate::agent::record::Record;
+use crate::bell;
 use crate::inside::Section;
 use crate::iov::{self, Cursor};
 use crate::shm::party::{NONE, Receiving, Recovery};
@@ -12,7 +13,7 @@ use crate::shm::ring;
 use crate::shm::segment::RECOVERED;
 use convoy_aggregator::path::Path;
 use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// What an end has received and its program has not read, and how far it was.
 pub struct Received {
@@ -138,6 +139,12 @@ impl Channel {
         let (lane, stream) = (guard.lane(), guard.stream(slot));
         // SAFETY: the bytes are readable; the lock is held.
         unsafe { self.enqueue_bytes(slot, lane, stream, bytes.as_ptr(), bytes.len()) }
+    }
+
+    /// Wakes all threads of this side that wait for a stream, which is not here any more.
+    pub fn wake_all(&self, slot: u32) {
+        fence(Ordering::SeqCst);
+        bell::ring_all(self.own_line(slot).receive_waiters.snapshot());
     }
 
     /// Tells the agent that the frames of the stream are not needed any more.

@@ -58,7 +58,7 @@ pub unsafe fn poll(
         _ => None,
     });
     let changed = candidates.clone().any(|(socket, _)| socket.state() != State::Candidate);
-    let result = if changed { Ok(None) } else { poll.run(set, timeout).map(Some) };
+    let result = if changed { Ok(None) } else { poll.run(set, timeout) };
     candidates.for_each(|(socket, uses)| socket.leave_kernel(uses));
     match result {
         Ok(Some(ready)) => Some(Ok(ready)),
@@ -115,11 +115,15 @@ struct Poll<'a> {
 }
 
 impl Poll<'_> {
-    fn run(&self, set: &mut [libc::pollfd], timeout: Option<&libc::timespec>) -> Result<usize, i32> {
+    /// The number of ready entries; nothing when a stream of the set is another one now.
+    fn run(&self, set: &mut [libc::pollfd], timeout: Option<&libc::timespec>) -> Result<Option<usize>, i32> {
         let now_only = timeout.is_some_and(|time| time.tv_sec == 0 && time.tv_nsec == 0);
         let deadline = timeout.map(|time| sys::now_ns().saturating_add(super::nanoseconds(time)));
         let before = Interruptions::so_far();
         loop {
+            if self.any_moved() {
+                return Ok(None);
+            }
             self.judge(set);
             let own = self.members.iter().any(|member| revents(set, member.index) != 0);
             if own || now_only {
@@ -127,7 +131,7 @@ impl Poll<'_> {
                     hold::release_all();
                 }
                 // A signal that only the mask lets through is delivered even where nothing is waited for.
-                return self.with_kernel(set, if own { core::ptr::null() } else { self.mask });
+                return self.with_kernel(set, if own { core::ptr::null() } else { self.mask }).map(Some);
             }
             hold::release_all();
             if self.all_streams(set) && spin::until(|| self.something()) {
@@ -137,13 +141,23 @@ impl Poll<'_> {
                 return Err(libc::EINTR);
             }
             if let Some(ready) = self.sleep(set, deadline, before)? {
-                return Ok(ready);
+                return Ok(Some(ready));
             }
             if deadline.is_some_and(|deadline| sys::now_ns() >= deadline) {
                 self.judge(set);
-                return self.with_kernel(set, core::ptr::null());
+                return self.with_kernel(set, core::ptr::null()).map(Some);
             }
         }
+    }
+
+    /// Whether a member has returned to the kernel and left it again meanwhile.
+    fn any_moved(&self) -> bool {
+        self.members.iter().any(|member| match member.kind {
+            Kind::Stream(socket, channel, slot) if channel.leads_to_agent() => {
+                socket.stream().is_none_or(|(now, at)| !core::ptr::eq(now, channel) || at != slot)
+            }
+            _ => false,
+        })
     }
 
     /// Fills in what promoted streams and epoll instances are ready for.

@@ -79,7 +79,10 @@ impl Network {
             ip(&format!("-n {} link set bridge up", switch.name))?;
             for member in members {
                 let (host, port) = (self.name(*member), format!("port{member}"));
-                ip(&format!("link add {device} netns {host} type veth peer name {port} netns {}", switch.name))?;
+                ip(&format!(
+                    "link add {device} netns {host} type veth peer name {port} netns {}",
+                    switch.name
+                ))?;
                 ip(&format!("-n {} link set {port} master bridge up", switch.name))?;
             }
             self.switches.push(switch);
@@ -143,7 +146,8 @@ impl Network {
         let all = self.hosts.iter().chain(&self.switches);
         let places: Vec<String> = all.map(|namespace| format!("{PLACE}/{}", namespace.name)).collect();
         drop(self);
-        let left: Vec<String> = places.into_iter().filter(|place| fs::exists(place).unwrap_or(true)).collect();
+        let left: Vec<String> =
+            places.into_iter().filter(|place| fs::exists(place).unwrap_or(true)).collect();
         if left.is_empty() { Ok(()) } else { Err(left.join(" ")) }
     }
 

@@ -263,7 +263,10 @@ impl<'w> Host<'w> {
         let shown = format!("{command:?}");
         let ended = self.try_run(command);
         let status = ended.status;
-        self.world.check(status.success(), &format!("{shown}\nended with {status}\n{}{}", ended.stdout, ended.stderr));
+        self.world.check(
+            status.success(),
+            &format!("{shown}\nended with {status}\n{}{}", ended.stdout, ended.stderr),
+        );
         ended.stdout
     }
 }

@@ -22,7 +22,10 @@ fn mostly_far(world: &World) {
     if world.accelerated() {
         let counters = world.counters();
         let (far, kernel) = (counters.get("bytes_sent"), counters.get("kernel_bytes_sent"));
-        world.check(far > kernel, &format!("{far} bytes went through channels and {kernel} through the kernel"));
+        world.check(
+            far > kernel,
+            &format!("{far} bytes went through channels and {kernel} through the kernel"),
+        );
     }
 }
 

@@ -1,1 +1,222 @@
-//! x
+//! Agents, interfaces and programs that fail in the middle of traffic. Every byte still comes once and in order: the
+//! programs check that themselves, and they end well only if both have had everything.
+
+use convoy_tests::hosts::{Pair, Plan, World, until};
+
+use crate::common::{TCP, convoy, job};
+
+/// Traffic on accelerated connections, which goes on until it is stopped.
+fn load<'w>(world: &'w World, port: u16, options: &str) -> Pair<'w> {
+    let options = format!("--bytes 0 --pace 300 {options}");
+    let mut pair = job("echo", 6, &options).port(port).start(world.host(1), world.host(0));
+    pair.connected();
+    pair.accelerated();
+    pair.go();
+    pair.goes_on(2);
+    pair
+}
+
+/// Both links and programs are as good as new.
+fn accelerated_again(world: &World, port: u16) {
+    job("echo", 4, "--bytes 200000").port(port).run(world.host(1), world.host(0));
+}
+
+/// Ends the traffic; streams that lost their link have returned to the kernel.
+fn survived(world: &World, mut pair: Pair<'_>) {
+    pair.goes_on(4);
+    pair.stop();
+    let said = pair.succeeds();
+    world.check(said.matches("all, then end").count() == 6, &said);
+    world.check(said.matches("echoed").count() == 6, &said);
+}
+
+fn failed_over(world: &World) {
+    let counters = world.counters();
+    world
+        .check(counters.get("failovers") > 0, "a link was lost under live streams, and none has failed over");
+}
+
+fn crash_of_the_agent(provider: &str, host: usize, io: &str) {
+    convoy(provider, &Plan::pair(), |world| {
+        world.start_agents();
+        let mut pair = load(world, 7000, &format!("--io {io}"));
+        world.host(host).kill_agent();
+        pair.goes_on(4);
+        world.host(1 - host).agent_lives();
+        world.host(host).start_agent(&["--insecure"]);
+        accelerated_again(world, 7001);
+        survived(world, pair);
+        failed_over(world);
+    });
+}
+
+fn crash_of_the_clients_agent(provider: &str) {
+    crash_of_the_agent(provider, 0, "blocking");
+}
+
+fn crash_of_the_servers_agent(provider: &str) {
+    crash_of_the_agent(provider, 1, "level");
+}
+
+fn crash_of_both_agents(provider: &str) {
+    convoy(provider, &Plan::pair(), |world| {
+        world.start_agents();
+        let mut pair = load(world, 7000, "--io poll");
+        (0..2).for_each(|host| world.host(host).kill_agent());
+        pair.goes_on(4);
+        world.start_agents();
+        accelerated_again(world, 7001);
+        survived(world, pair);
+        failed_over(world);
+    });
+}
+
+fn agents_end_and_start_again(provider: &str) {
+    convoy(provider, &Plan::pair(), |world| {
+        world.start_agents();
+        for host in 0..2 {
+            let port = 7000 + 10 * host as u16;
+            let mut pair = load(world, port, if host == 0 { "--io edge" } else { "--io blocking" });
+            world.host(host).end_agent();
+            pair.goes_on(4);
+            world.host(host).start_agent(&["--insecure"]);
+            accelerated_again(world, port + 1);
+            survived(world, pair);
+        }
+        failed_over(world);
+    });
+}
+
+/// Stopped until the other agent takes it for dead, and then continued.
+fn agent_stands_still(provider: &str, stopped: usize) {
+    convoy(provider, &Plan::pair(), |world| {
+        world.start_agents();
+        let pair = load(world, 7000, "--io level");
+        let other = world.host(1 - stopped);
+        other.agent_mark();
+        world.host(stopped).signal_agent(libc::SIGSTOP);
+        other.agent_says("link lost");
+        world.host(stopped).signal_agent(libc::SIGCONT);
+        world.host(stopped).agent_says("link lost");
+        survived(world, pair);
+        failed_over(world);
+        accelerated_again(world, 7001);
+    });
+}
+
+fn clients_agent_stands_still(provider: &str) {
+    agent_stands_still(provider, 0);
+}
+
+fn servers_agent_stands_still(provider: &str) {
+    agent_stands_still(provider, 1);
+}
+
+/// The wire is pulled and put in again. A link that outlives this has lost nothing.
+fn interface_goes_down_and_up(provider: &str) {
+    convoy(provider, &Plan::pair(), |world| {
+        world.start_agents();
+        let mut pair = load(world, 7000, "--io blocking");
+        world.host(0).configure("link set net0 down").unwrap();
+        // How long the fault lasts, not a wait for anything.
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        world.host(0).configure("link set net0 up").unwrap();
+        pair.goes_on(8);
+        survived(world, pair);
+        let lost = (0..2).any(|host| world.host(host).agent_said("link lost") > 0);
+        if lost {
+            failed_over(world);
+        }
+        accelerated_again(world, 7001);
+    });
+}
+
+/// The other end of a killed program sees the end of its connections, or an error, and no wrong byte before.
+fn killed_program(provider: &str, server: bool) {
+    convoy(provider, &Plan::pair(), |world| {
+        world.start_agents();
+        for (number, io) in ["blocking", "level"].into_iter().enumerate() {
+            let port = 7000 + number as u16;
+            let pair = load(world, port, &format!("--tolerant --io {io}"));
+            let (victim, survivor) =
+                if server { (pair.server, pair.client) } else { (pair.client, pair.server) };
+            victim.kill();
+            let said = survivor.succeeds();
+            let ends = ["end", "ECONNRESET", "EPIPE", "echoed"];
+            let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("connection ")).collect();
+            let fine = |line: &&str| ends.iter().any(|end| line.ends_with(end));
+            world.check(lines.len() == 6 && lines.iter().all(fine), &said);
+        }
+        accelerated_again(world, 7010);
+    });
+}
+
+fn killed_client(provider: &str) {
+    killed_program(provider, false);
+}
+
+fn killed_server(provider: &str) {
+    killed_program(provider, true);
+}
+
+/// The same agent is lost again and again, and new connections are made all the time.
+#[test]
+fn agent_crashes_again_and_again() {
+    convoy(TCP, &Plan::pair(), |world| {
+        world.start_agents();
+        for round in 0..4 {
+            let port = 7000 + 10 * round as u16;
+            let pair = load(world, port, "--io poll");
+            let host = world.host(round % 2);
+            host.kill_agent();
+            host.start_agent(&["--insecure"]);
+            survived(world, pair);
+        }
+        failed_over(world);
+    });
+}
+
+/// Bytes that only one side has sent when the agent crashes, and nobody reads: they are there when somebody does.
+#[test]
+fn crash_while_a_reader_is_slow() {
+    convoy(TCP, &Plan::pair(), |world| {
+        world.start_agents();
+        let mut pair = job("slow", 4, "--bytes 2000000").start(world.host(1), world.host(0));
+        pair.connected();
+        pair.accelerated();
+        pair.go();
+        let ended = until(|| pair.client.output().contains("the others have ended"));
+        world.host(1).kill_agent();
+        world.check(ended, "fast connections end");
+        pair.succeeds();
+    });
+}
+
+/// Half-closed connections, whose answers come after the crash.
+#[test]
+fn crash_between_the_halves() {
+    convoy(TCP, &Plan::pair(), |world| {
+        world.start_agents();
+        let mut pair = job("halfclose", 4, "--bytes 1500000 --pace 500").start(world.host(1), world.host(0));
+        pair.connected();
+        pair.accelerated();
+        pair.go();
+        let far = |pair: &Pair<'_>| pair.server.live().get("bytes_received") > 100_000;
+        world.eventually("bytes that arrive", || far(&pair));
+        world.host(0).kill_agent();
+        let said = pair.succeeds();
+        world.check(said.matches("received 1500000 then end").count() == 8, &said);
+    });
+}
+
+crate::over_providers!(
+    crash_of_the_clients_agent: super::crash_of_the_clients_agent,
+    crash_of_the_servers_agent: super::crash_of_the_servers_agent,
+    crash_of_both_agents: super::crash_of_both_agents,
+    agents_end_and_start_again: super::agents_end_and_start_again,
+    clients_agent_stands_still: super::clients_agent_stands_still,
+    servers_agent_stands_still: super::servers_agent_stands_still,
+    interface_goes_down_and_up: super::interface_goes_down_and_up,
+    killed_client: super::killed_client,
+    killed_server: super::killed_server,
+);

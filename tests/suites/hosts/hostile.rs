@@ -1,1 +1,271 @@
-//! x
+//! Nonsense at every door of an agent while traffic runs: the control port, and the socket for programs.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use convoy_tests::hosts::{Host, Pair, Plan, World};
+use convoy_tests::kit::{pattern, sys};
+
+use crate::common::{Expect, TCP, check, convoy, job};
+
+/// The port on which agents listen for each other.
+const CONTROL_PORT: u16 = 4792;
+
+/// Runs nonsense beside traffic, which must not notice; nor may the agents end or lose their link.
+fn beside_traffic(nonsense: impl Fn(&World, &mut Pair<'_>)) {
+    convoy(TCP, &Plan::pair(), |world| {
+        world.start_agents();
+        let mut pair = job("echo", 4, "--bytes 0 --pace 300").start(world.host(1), world.host(0));
+        pair.connected();
+        pair.accelerated();
+        pair.go();
+        pair.goes_on(1);
+        nonsense(world, &mut pair);
+        pair.goes_on(2);
+        pair.stop();
+        pair.succeeds();
+        (0..2).for_each(|host| world.host(host).agent_lives());
+        world.check(world.links_up() == [1, 1], &format!("links of each host: {:?}", world.links_up()));
+        check(world, Expect::Far);
+        job("echo", 2, "--bytes 50000").port(7001).run(world.host(1), world.host(0));
+    });
+}
+
+/// Sends bytes to a host's control port from another host, and reads until the agent hangs up.
+fn say_to_control_port(world: &World, from: Host<'_>, to: Host<'_>, bytes: &[u8]) {
+    let address = SocketAddr::new(to.address(), CONTROL_PORT);
+    world.network().inside(from.number(), || {
+        let mut stream = TcpStream::connect(address).expect("the control port");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        // The agent may hang up before it has everything.
+        let _ = stream.write_all(bytes);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+    });
+}
+
+fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    pattern::fill(seed, 0, &mut bytes);
+    bytes
+}
+
+#[test]
+fn garbage_on_the_control_port() {
+    beside_traffic(|world, pair| {
+        let (one, two) = (world.host(0), world.host(1));
+        let mut huge = vec![0xff, 0xff, 0xff, 0xff];
+        huge.extend(random_bytes(9, 300_000));
+        let mut long = 65_535_u32.to_le_bytes().to_vec();
+        long.extend(random_bytes(10, 65_535));
+        let requests = [
+            b"GET / HTTP/1.1\r\nHost: agent\r\n\r\n".to_vec(),
+            random_bytes(1, 10),
+            random_bytes(2, 100_000),
+            vec![0; 200_000],
+            huge,
+            long,
+        ];
+        for bytes in &requests {
+            say_to_control_port(world, one, two, bytes);
+            say_to_control_port(world, two, one, bytes);
+        }
+        pair.goes_on(1);
+    });
+}
+
+/// Connections that say nothing for ever, more than an agent looks after at one time.
+#[test]
+fn silent_connections_to_the_control_port() {
+    beside_traffic(|world, pair| {
+        let address = SocketAddr::new(world.host(1).address(), CONTROL_PORT);
+        let silent: Vec<TcpStream> =
+            world.network().inside(0, || (0..150).filter_map(|_| TcpStream::connect(address).ok()).collect());
+        world.check(!silent.is_empty(), "nobody listens on the control port");
+        pair.goes_on(2);
+        drop(silent);
+    });
+}
+
+/// A connection to the agent's socket for programs.
+fn to_agent(world: &World, host: Host<'_>) -> OwnedFd {
+    let path = host.agent_socket();
+    let path = path.to_str().unwrap().as_bytes();
+    // SAFETY: no memory is involved; the descriptor is new.
+    let socket = unsafe {
+        let fd = sys::descriptor(libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0));
+        OwnedFd::from_raw_fd(fd)
+    };
+    // SAFETY: all zeros is a valid address.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as u16;
+    for (place, byte) in address.sun_path.iter_mut().zip(path) {
+        *place = *byte as libc::c_char;
+    }
+    let length = size_of::<libc::sockaddr_un>() as u32;
+    // SAFETY: a valid address with its length.
+    let connected = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    world.check(connected == 0, "the agent's socket");
+    socket
+}
+
+/// Sends a message with descriptors; whether the agent took it.
+fn send(socket: &OwnedFd, bytes: &[u8], descriptors: &[i32]) -> bool {
+    let mut parts = sys::parts(&[bytes]);
+    let mut header = sys::header(&mut parts);
+    let mut control = [0_u64; 32];
+    let room = size_of_val(descriptors) as u32;
+    if !descriptors.is_empty() {
+        header.msg_control = control.as_mut_ptr().cast();
+        // SAFETY: the space is computed, and is less than the room.
+        header.msg_controllen = unsafe { libc::CMSG_SPACE(room) } as usize;
+        // SAFETY: the control buffer is large enough for one message with these descriptors.
+        unsafe {
+            let first = libc::CMSG_FIRSTHDR(&raw const header);
+            (*first).cmsg_level = libc::SOL_SOCKET;
+            (*first).cmsg_type = libc::SCM_RIGHTS;
+            (*first).cmsg_len = libc::CMSG_LEN(room) as usize;
+            let data = libc::CMSG_DATA(first).cast::<i32>();
+            std::ptr::copy_nonoverlapping(descriptors.as_ptr(), data, descriptors.len());
+        }
+    }
+    // SAFETY: header, parts and control data are valid during the call.
+    unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) >= 0 }
+}
+
+/// Waits until the agent has hung up.
+fn hung_up(socket: &OwnedFd) {
+    loop {
+        let ready = sys::poll_one(socket.as_raw_fd(), libc::POLLIN, 60_000);
+        assert!(ready != 0, "the agent neither answers nor hangs up");
+        match sys::recv(socket.as_raw_fd(), &mut [0; 256], 0) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// A message as programs send them: kind, small number, two large ones.
+fn message(kind: u32, small: u32, one: u64, two: u64) -> Vec<u8> {
+    let mut bytes = kind.to_le_bytes().to_vec();
+    bytes.extend(small.to_le_bytes());
+    bytes.extend(one.to_le_bytes());
+    bytes.extend(two.to_le_bytes());
+    bytes
+}
+
+const HELLO: u32 = 1;
+const OFFER: u32 = 3;
+const BELL: u32 = 7;
+/// The version that programs speak.
+const VERSION: u32 = 1;
+
+/// Anonymous memory, sealed against changes of its size or not.
+fn memory(bytes: u64, sealed: bool) -> OwnedFd {
+    // SAFETY: a valid name; the descriptor is new.
+    let memory = unsafe {
+        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+        OwnedFd::from_raw_fd(sys::descriptor(libc::memfd_create(c"nonsense".as_ptr(), flags)))
+    };
+    // SAFETY: no memory is involved.
+    let sized = unsafe { libc::ftruncate(memory.as_raw_fd(), bytes.try_into().unwrap()) };
+    assert_eq!(sized, 0, "ftruncate");
+    if sealed {
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        sys::fcntl(memory.as_raw_fd(), libc::F_ADD_SEALS, seals).unwrap();
+    }
+    memory
+}
+
+#[test]
+fn garbage_on_the_socket_for_programs() {
+    beside_traffic(|world, pair| {
+        let host = world.host(1);
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let odd = [file.as_raw_fd(), socket.as_raw_fd()];
+        for size in [1, 31, 32, 33, 4000] {
+            for seed in 0..20 {
+                let to_agent = to_agent(world, host);
+                send(&to_agent, &random_bytes(seed + 1, size), &odd[..(seed % 3) as usize]);
+            }
+        }
+        // Every known kind of message, at the wrong time and with the wrong descriptors.
+        for kind in 0..12 {
+            for count in 0..3 {
+                let to_agent = to_agent(world, host);
+                send(&to_agent, &message(kind, VERSION, u64::MAX, u64::MAX), &odd[..count]);
+                send(&to_agent, &message(kind, 0, 0, 0), &odd[..count]);
+            }
+        }
+        // More descriptors than any message has.
+        let to_agent = to_agent(world, host);
+        send(&to_agent, &message(HELLO, VERSION, 0, 0), &[odd[0]; 20]);
+        pair.goes_on(1);
+    });
+}
+
+#[test]
+fn hello_with_memory_that_cannot_be_used() {
+    beside_traffic(|world, pair| {
+        let host = world.host(1);
+        let page = memory(4096, true);
+        for (bytes, sealed) in [
+            (0, false),
+            (0, true),
+            (100, true),
+            (4096, false),
+            (4096, true),
+            (8 << 20, false),
+            (64 << 20, true),
+        ] {
+            let (to_agent, segment) = (to_agent(world, host), memory(bytes, sealed));
+            let passed = [segment.as_raw_fd(), page.as_raw_fd()];
+            send(&to_agent, &message(HELLO, VERSION, 0, 77), &passed);
+            // Memory that becomes smaller under the agent must not be able to hurt it.
+            // SAFETY: no memory is involved.
+            let _ = unsafe { libc::ftruncate(segment.as_raw_fd(), 0) };
+            hung_up(&to_agent);
+        }
+        let (to_agent, file) = (to_agent(world, host), std::fs::File::open("/dev/null").unwrap());
+        send(&to_agent, &message(HELLO, VERSION, 0, 77), &[file.as_raw_fd(), file.as_raw_fd()]);
+        hung_up(&to_agent);
+        pair.goes_on(1);
+    });
+}
+
+/// A version that nobody speaks yet.
+#[test]
+fn hello_of_another_version() {
+    beside_traffic(|world, _| {
+        let (page, to_agent) = (memory(4096, true), to_agent(world, world.host(0)));
+        send(&to_agent, &message(HELLO, 99, 0, 0), &[page.as_raw_fd(), page.as_raw_fd()]);
+        hung_up(&to_agent);
+    });
+}
+
+/// Programs that connect and say nothing, or offer sockets that are no connections.
+#[test]
+fn offers_of_nothing() {
+    beside_traffic(|world, pair| {
+        let host = world.host(1);
+        let silent: Vec<OwnedFd> = (0..200).map(|_| to_agent(world, host)).collect();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        // Connected, but on another host.
+        let elsewhere = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let odd = [file.as_raw_fd(), udp.as_raw_fd(), listener.as_raw_fd(), elsewhere.as_raw_fd()];
+        let to_agent = to_agent(world, host);
+        for (id, socket) in odd.iter().enumerate() {
+            send(&to_agent, &message(OFFER, 0, id as u64, 0), &[*socket]);
+        }
+        for number in [0, 1, 1000, 65_535] {
+            send(&to_agent, &message(BELL, number, 0, 0), &[file.as_raw_fd()]);
+        }
+        pair.goes_on(1);
+        drop(silent);
+    });
+}

@@ -20,7 +20,8 @@ fn three_hosts(provider: &str) {
         pairs.iter().for_each(Pair::go);
         let said: String = pairs.into_iter().map(Pair::succeeds).collect();
         if world.accelerated() {
-            world.check(world.links_up() == [2, 2, 2], &format!("links of each host: {:?}", world.links_up()));
+            world
+                .check(world.links_up() == [2, 2, 2], &format!("links of each host: {:?}", world.links_up()));
         }
         said
     });
@@ -155,7 +156,10 @@ fn narrow_network() {
     convoy(TCP, &Plan::pair(), |world| {
         let narrow = |host: usize| {
             let name = world.network().name(host);
-            network::run("tc", &format!("-n {name} qdisc add dev net0 root tbf rate 40mbit burst 20kb latency 50ms"))
+            network::run(
+                "tc",
+                &format!("-n {name} qdisc add dev net0 root tbf rate 40mbit burst 20kb latency 50ms"),
+            )
         };
         if let Err(why) = narrow(0).and_then(|()| narrow(1)) {
             return skip(&format!("this kernel cannot slow a network down: {why}"));

@@ -77,8 +77,8 @@ fn nginx(world: &World, server: Host<'_>, client: Host<'_>) -> String {
     world.listening(server, 8080);
     let load = |path: &str| {
         let address = format!("http://{address}:8080/{path}");
-        let output = client
-            .run(client.command(find("wrk", "wrk"), &["-t", "2", "-c", "50", "-d", "1", &address]));
+        let output =
+            client.run(client.command(find("wrk", "wrk"), &["-t", "2", "-c", "50", "-d", "1", &address]));
         let count = output.lines().find_map(|line| line.trim().split_once(" requests in "));
         let count: u64 = count.expect("wrk's number of requests").0.parse().unwrap();
         world.check(count > 100, &output);
@@ -90,7 +90,8 @@ fn nginx(world: &World, server: Host<'_>, client: Host<'_>) -> String {
         for (name, size) in [("large", bytes.len()), ("copied/large", bytes.len()), ("small", 1000)] {
             let (body, address) = (world.path("body"), format!("http://{address}:8080/{name}"));
             let body_path = body.display().to_string();
-            let arguments = ["-sS", "--fail", "-o", &body_path, "-w", "%{http_code} %{size_download}", &address];
+            let arguments =
+                ["-sS", "--fail", "-o", &body_path, "-w", "%{http_code} %{size_download}", &address];
             said.push(client.run(client.command(find("curl", "curl"), &arguments)));
             world.check(fs::read(&body).unwrap() == bytes[..size], &format!("the body of {address}"));
         }
@@ -101,7 +102,8 @@ fn nginx(world: &World, server: Host<'_>, client: Host<'_>) -> String {
 
 fn memcached(world: &World, server: Host<'_>, client: Host<'_>) -> String {
     let address = server.ip();
-    let arguments = ["-u", "root", "-l", &address, "-p", "11211", "-U", "0", "-t", "4", "-m", "128", "-I", "4m"];
+    let arguments =
+        ["-u", "root", "-l", &address, "-p", "11211", "-U", "0", "-t", "4", "-m", "128", "-I", "4m"];
     let serving = server.start("memcached", server.command(find("memcached", "memcached"), &arguments));
     world.listening(server, 11211);
     let script = world.file("client.py", include_str!("../../programs/hosts/cache_client.py"));

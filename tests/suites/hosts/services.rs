@@ -43,8 +43,10 @@ fn postgres(world: &World) -> String {
     server.run(command(server, "initdb", &shape));
     fs::write(data.join("pg_hba.conf"), "host all all 0.0.0.0/0 trust\n").unwrap();
     let listen = format!("listen_addresses={address}");
-    let settings = ["-c", &listen, "-c", "fsync=off", "-c", "unix_socket_directories=", "-c", "autovacuum=off"];
-    let serving = server.start("postgres", command(server, "postgres", &[&["-D", path], &settings[..]].concat()));
+    let settings =
+        ["-c", &listen, "-c", "fsync=off", "-c", "unix_socket_directories=", "-c", "autovacuum=off"];
+    let serving =
+        server.start("postgres", command(server, "postgres", &[&["-D", path], &settings[..]].concat()));
     world.listening(server, 5432);
     let query = |text: &str| command(client, "psql", &["-XAtc", text]);
     world.eventually("an answer", || client.try_run(query("select 1")).status.success());
@@ -60,7 +62,8 @@ fn postgres(world: &World) -> String {
         bench(&["-S", "-M", "prepared", "-c", "4", "-t", "200"]),
         bench(&["-S", "-C", "-c", "4", "-t", "10"]),
     ];
-    let sums = "select (select sum(abalance) from pgbench_accounts) = (select sum(delta) from pgbench_history),
+    let sums =
+        "select (select sum(abalance) from pgbench_accounts) = (select sum(delta) from pgbench_history),
                        (select count(*) from pgbench_history)";
     said.push(client.run(query(sums)));
     let rows = "select i, repeat(md5(i::text), 10) from generate_series(1, 5000) i";

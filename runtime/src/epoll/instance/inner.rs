@@ -55,6 +55,21 @@ impl State {
         self.tick |= !placed;
     }
 
+    /// A socket's stream is another one: the bell stands there from now on.
+    pub fn follow_stream(&mut self, socket: u32, old: &Channel, old_slot: u32, channel: &Channel, slot: u32) {
+        let descriptors = self.descriptors_of(socket);
+        for fd in &descriptors {
+            if let Some(bell) = &self.bell {
+                old.own_line(old_slot).receive_waiters.remove(bell.number);
+            }
+            self.place_bell(channel, slot);
+            self.news(*fd, true);
+        }
+        if !descriptors.is_empty() {
+            self.wake_sleeper();
+        }
+    }
+
     /// The bell is not rung for a stream that is not here any more.
     pub(super) fn unplace_bell(&self, socket: u32) {
         let stream = socket::at(socket).and_then(socket::Socket::stream);
