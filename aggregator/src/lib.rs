@@ -20,6 +20,7 @@
 //! - [`gather`]: when a batch leaves: at once on an idle link, together on a busy one.
 //! - [`credit`]: how many bytes a stream may have outstanding on the channel.
 //! - [`path`]: which path, kernel or channel, a direction is on, and where it changes over.
+//! - [`overhead`]: what a batch costs on the wire, for the counters.
 //! - [`stream`]: one direction's credit and path with its byte counts, the whole protocol in one object.
 //!
 //! **Two kinds of state.** The types of [`credit`], [`path`] and [`stream`] are plain `repr(C)` integers:
@@ -44,6 +45,7 @@ pub mod batch;
 pub mod credit;
 pub mod gather;
 pub mod link;
+pub mod overhead;
 pub mod path;
 pub mod stream;
 pub mod wire;

@@ -133,8 +133,8 @@ fn hear(message: Message, passed: [i32; sys::MOST_PASSED]) {
     let Some(agent) = current() else { return };
     match message {
         Message::Welcome { version: VERSION } if passed[0] >= 0 => {
-            if let (Some(way), Ok(fd)) = (agent.channel.way(), table::adopt(passed[0])) {
-                way.doorbell.store(fd, Ordering::Release);
+            if let Ok(fd) = table::adopt(passed[0]) {
+                agent.channel.set_doorbell(fd);
             }
             return;
         }

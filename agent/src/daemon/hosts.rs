@@ -4,6 +4,7 @@ use super::broker::Host;
 use super::engine::Engine;
 use super::link::{BATCH_BYTES, BUFFERS, Link, LinkState, RING_BYTES};
 use super::message::{Message, from_hex, to_hex};
+use super::program::NO_LINK;
 use super::sessions::Ends;
 use convoy_control::peers::{Event, PeerId};
 use convoy_fabric::{Access, LinkId, RemoteMemory};
@@ -232,6 +233,8 @@ impl Engine {
         fabric.release(link.ring);
         fabric.release(link.buffers);
         self.forget_opening(index);
+        let held = self.programs.iter_mut().flatten().flat_map(|program| program.overflow.iter_mut());
+        held.filter(|held| held.link == index).for_each(|held| held.link = NO_LINK);
         let lost = link.streams().map(|stream| (stream.program, stream.slot)).collect();
         self.lose_streams(lost);
     }

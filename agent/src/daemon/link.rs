@@ -180,9 +180,13 @@ impl Link {
         true
     }
 
-    /// Both ends of a stream are closed.
+    /// A stream has ended; what still waited of it is dropped.
     pub(crate) fn leave(&mut self, number: StreamNumber) {
-        if self.streams.get_mut(number as usize).and_then(Option::take).is_some() {
+        if let Some(Some(stream)) = self.streams.get_mut(number as usize).map(Option::take) {
+            let left: u64 = stream.pending.iter().map(|taken| u64::from(taken.piece.length)).sum();
+            self.pending_bytes -= left - u64::from(stream.begun);
+            self.pending_frames -= stream.pending.len() as u64;
+            self.active.retain(|active| *active != number);
             self.return_stream(number);
         }
     }
@@ -208,14 +212,15 @@ impl Link {
         }
     }
 
+    /// A program is gone, and its place may be another's: nothing more is to be told to it.
+    pub(crate) fn forget_program(&mut self, program: usize) {
+        self.sent.iter_mut().for_each(|frames| frames.retain(|(known, _)| *known != program));
+    }
+
     /// The program of a stream is gone without an orderly end.
     pub(crate) fn abandon(&mut self, number: StreamNumber) {
-        if let Some(Some(stream)) = self.streams.get_mut(number as usize).map(Option::take) {
-            let left: u64 = stream.pending.iter().map(|taken| u64::from(taken.piece.length)).sum();
-            self.pending_bytes -= left - u64::from(stream.begun);
-            self.pending_frames -= stream.pending.len() as u64;
-            self.controls.push_back((number, Control::Lost));
-        }
+        self.leave(number);
+        self.controls.push_back((number, Control::Lost));
     }
 
     /// A list for the frames of a batch.

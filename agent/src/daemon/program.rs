@@ -31,6 +31,9 @@ pub(crate) struct Program {
     pub(crate) gone: bool,
 }
 
+/// In place of a link that is gone: its place may be another's.
+pub(crate) const NO_LINK: usize = usize::MAX;
+
 /// A stream of a program.
 pub(crate) struct Slot {
     pub(crate) generation: u8,

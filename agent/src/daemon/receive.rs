@@ -183,6 +183,9 @@ impl Engine {
                 return Ok(());
             }
             Control::Lost => {
+                if let Some(link) = self.links[index].as_mut() {
+                    link.leave(number);
+                }
                 self.lose_streams(vec![(program, slot)]);
                 return Ok(());
             }

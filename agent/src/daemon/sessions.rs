@@ -1,7 +1,7 @@
 //! Programs of this host: their connections to the agent, and what they say there.
 
 use super::engine::Engine;
-use super::program::Program;
+use super::program::{NO_LINK, Program};
 use super::wait::Token;
 use convoy_runtime::agent::protocol::{Message, Reason, VERSION};
 use convoy_runtime::agent::server::{self, Heard};
@@ -184,6 +184,9 @@ impl Engine {
         tracing::warn!(pid = program.session.pid, program = program.name, reason, "program dropped");
         self.waiter.remove(program.session.as_fd());
         self.withdraw_all(index);
+        for link in self.links.iter_mut().flatten() {
+            link.forget_program(index);
+        }
         for (_, slot) in program.streams() {
             if let Some(link) = self.links.get_mut(slot.link).and_then(Option::as_mut) {
                 link.abandon(slot.stream);
@@ -197,6 +200,7 @@ impl Engine {
             let Some(program) = self.programs[index].as_mut() else { continue };
             let Some(known) = program.slot(slot) else { continue };
             known.lost = true;
+            known.link = NO_LINK;
             let (generation, closed) = (known.generation, known.here_closed);
             if let Some(port) = &mut program.port {
                 port.publish();

@@ -22,7 +22,7 @@ pub struct Way {
     /// The Unix socket to it: closed at its end when it is gone.
     pub socket: AtomicI32,
     /// Event counter by which it sleeps; -1 until it has sent it.
-    pub doorbell: AtomicI32,
+    doorbell: AtomicI32,
     /// It is gone.
     pub lost: AtomicBool,
     /// Bells that it knows, a bit each.
@@ -129,11 +129,24 @@ impl Channel {
     #[inline]
     fn ring_agent(&self, way: &Way) {
         let asleep = &self.segment.side(1).asleep;
-        if asleep.load(Ordering::Relaxed) != 0 && asleep.swap(0, Ordering::SeqCst) != 0 {
-            stats::process().doorbells_rung.add(1);
-            let one = 1u64.to_ne_bytes();
-            // SAFETY: eight readable bytes.
-            let _ = unsafe { sys::write(way.doorbell.load(Ordering::Relaxed), one.as_ptr(), one.len()) };
+        if asleep.load(Ordering::Relaxed) != 0 {
+            let doorbell = way.doorbell.load(Ordering::Relaxed);
+            // Without one yet, whoever gets it rings.
+            if doorbell >= 0 && asleep.swap(0, Ordering::SeqCst) != 0 {
+                stats::process().doorbells_rung.add(1);
+                let one = 1u64.to_ne_bytes();
+                // SAFETY: eight readable bytes.
+                let _ = unsafe { sys::write(doorbell, one.as_ptr(), one.len()) };
+            }
+        }
+    }
+
+    /// The agent's doorbell has come: rung for what was published before.
+    pub fn set_doorbell(&self, fd: i32) {
+        if let Some(way) = &self.way {
+            way.doorbell.store(fd, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            self.ring_agent(way);
         }
     }
 

@@ -55,6 +55,7 @@ fn nginx(world: &World, server: Host<'_>, client: Host<'_>) -> String {
     let mut bytes = vec![0; 10 << 20];
     pattern::fill(7, 0, &mut bytes);
     world.file("large", &bytes);
+    world.file("middle", &bytes[..100_000]);
     world.file("small", &bytes[..1000]);
     let config = world.file(
         "nginx.conf",
@@ -85,7 +86,7 @@ fn nginx(world: &World, server: Host<'_>, client: Host<'_>) -> String {
         world.check(!output.contains("Non-2xx") && !output.contains("Socket errors"), &output);
     };
     let mut said = Vec::new();
-    for path in ["small", "copied/small", "large"] {
+    for path in ["small", "copied/small", "middle"] {
         load(path);
         for (name, size) in [("large", bytes.len()), ("copied/large", bytes.len()), ("small", 1000)] {
             let (body, address) = (world.path("body"), format!("http://{address}:8080/{name}"));
