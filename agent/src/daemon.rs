@@ -4,7 +4,7 @@
 //! - [`engine`]: the thread that turns from rails to programs and back; [`wait`] is how it sleeps.
 //! - [`sessions`], [`program`]: programs of this host and their channels.
 //! - [`hosts`], [`link`]: other agents, and the links to them over rails; [`message`] is what agents say.
-//! - [`broker`]: which connections are offered at both ends.
+//! - [`broker`]: which connections are offered at both ends; [`users`]: how much each user takes.
 //! - [`transmit`], [`receive`]: from programs' rings into batches, and back.
 //!
 //! Not here: devices (`convoy-fabric`), control connections, keys and policy (`convoy-control`), the layout of a
@@ -21,4 +21,5 @@ mod sessions;
 pub(crate) mod setup;
 mod signals;
 mod transmit;
+mod users;
 mod wait;

@@ -143,8 +143,7 @@ fn segments(bytes: u64) -> u64 {
 fn fpdus(payload: u64, header: u64) -> u64 {
     let count = count(payload, SEGMENT - MPA - header);
     let bytes = payload + count * (MPA + header);
-    // A full FPDU needs no padding after tagged headers, and two bytes after untagged ones would not fit: all but the
-    // last are taken as they are.
+    // Full ones end there by themselves.
     bytes + padding(bytes) + count * SEGMENT_OVERHEAD
 }
 
@@ -159,7 +158,7 @@ mod tests {
         // Sizes of Ethernet frames as captured: SEND, RDMA WRITE, RDMA WRITE with immediate.
         for (payload, send, write, with_immediate) in [(16, 74, 90, 94), (64, 122, 138, 142)] {
             assert_eq!(SOFT_ROCE.message(payload), send);
-            assert_eq!(SOFT_ROCE.packets(payload, RETH), write);
+            assert_eq!(SOFT_ROCE.packets(u64::from(payload), RETH), write);
             assert_eq!(SOFT_ROCE.write(payload), with_immediate);
         }
         assert_eq!(SOFT_ROCE.acknowledgement(), 62);

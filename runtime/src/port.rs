@@ -86,6 +86,11 @@ impl Port {
         self.segment.geometry.slots.min(MOST_SLOTS)
     }
 
+    /// Bytes of the segment, used or not.
+    pub fn bytes(&self) -> u64 {
+        self.segment.bytes() as u64
+    }
+
     /// From now on the program rings the doorbell when it has something. To be followed by a look with
     /// [`Port::has_news`].
     pub fn doze(&self) {

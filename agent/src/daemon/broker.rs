@@ -42,6 +42,8 @@ struct LocalOffer {
     program: usize,
     id: u64,
     since: Instant,
+    /// The rail that the policy wants for it.
+    rail: Option<String>,
     state: OfferState,
 }
 
@@ -104,11 +106,15 @@ impl Engine {
             local: ends.local,
             remote: ends.remote,
         };
-        if !self.broker.policy.decide(&request).allow {
-            self.decline(index, id, Reason::Policy);
-            return;
+        let decision = self.broker.policy.decide(&request);
+        if !decision.allow {
+            return self.decline(index, id, Reason::Policy);
         }
-        let offer = LocalOffer { program: index, id, since: Instant::now(), state: OfferState::Waiting };
+        let (now, uid, rail) = (Instant::now(), program.session.uid, decision.rail.map(str::to_owned));
+        if !self.users.may_offer(uid, &self.broker.policy, now) {
+            return self.decline(index, id, Reason::Limit);
+        }
+        let offer = LocalOffer { program: index, id, since: now, rail, state: OfferState::Waiting };
         self.broker.local.insert(ends, offer);
         match self.peers.probe(ends.remote.ip()) {
             Probe::Known(peer) => {
@@ -219,7 +225,8 @@ impl Engine {
         let Some(offer) = self.broker.local.get(&ends) else { return };
         let Some(remote) = self.broker.remote.get(&ends) else { return };
         let opens = ends.local < ends.remote && offer.state == OfferState::Waiting;
-        let Some(link) = self.choose_link(remote.instance, &ends).filter(|_| opens) else { return };
+        let rail = offer.rail.as_deref();
+        let Some(link) = self.choose_link(remote.instance, &ends, rail).filter(|_| opens) else { return };
         let (program, id) = (offer.program, offer.id);
         let Some(stream) = self.links[link].as_mut().and_then(|link| link.next_stream()) else { return };
         let Some((slot, generation)) = self.enter_stream(program, id, link, stream, true) else {
@@ -248,6 +255,8 @@ impl Engine {
             self.programs.get_mut(program)?.as_mut()?.free(slot);
             return None;
         }
+        let uid = self.programs.get(program)?.as_ref()?.session.uid;
+        self.users.count_stream(uid, true);
         Some((slot, generation))
     }
 
@@ -309,9 +318,7 @@ impl Engine {
                 if let Some(link) = self.links[link].as_mut() {
                     link.leave(stream);
                 }
-                if let Some(program) = self.programs[program].as_mut() {
-                    program.free(slot);
-                }
+                self.free_slot(program, slot);
                 self.decline(program, id, Reason::Policy);
             }
         }

@@ -8,6 +8,7 @@ use super::link::Link;
 use super::program::Program;
 use super::setup::Setup;
 use super::signals::Signals;
+use super::users::Users;
 use super::wait::{Token, Waiter};
 use convoy_aggregator::gather::Thresholds;
 use convoy_control::peers::{Events, Peers};
@@ -23,6 +24,8 @@ pub(super) struct Rail {
     pub(super) fabric: Box<dyn Fabric>,
     pub(super) limits: Limits,
     pub(super) provider: String,
+    /// Its device, as policies name it.
+    pub(super) device: String,
     pub(super) at: Option<IpAddr>,
 }
 
@@ -32,6 +35,7 @@ pub(super) struct Engine {
     pub(super) programs: Vec<Option<Program>>,
     pub(super) links: Vec<Option<Link>>,
     pub(super) broker: Broker,
+    pub(super) users: Users,
     pub(super) peers: Peers,
     pub(super) from_peers: Events,
     pub(super) server: Server,
@@ -84,6 +88,7 @@ impl Engine {
             programs: Vec::new(),
             links: Vec::new(),
             broker: Broker::new(setup.policy),
+            users: Users::default(),
             peers: setup.peers,
             from_peers: setup.from_peers,
             server: setup.server,
@@ -149,8 +154,13 @@ impl Engine {
 
     /// Sleeps until something happens; true when the agent is to end.
     fn sleep(&mut self) -> bool {
-        let mut news = false;
+        let (mut news, mut throttled) = (false, false);
+        let now = Instant::now();
         for program in self.programs.iter_mut().flatten().filter(|program| program.awake) {
+            if !self.users.may_take(program.session.uid, now) {
+                throttled = true;
+                continue;
+            }
             if let Some(port) = &program.port {
                 port.doze();
                 news |= port.has_news();
@@ -162,7 +172,8 @@ impl Engine {
         if news {
             self.wake_programs_with_news();
         }
-        let overflow = self.programs.iter().flatten().any(|program| !program.overflow.is_empty());
+        let overflow =
+            self.programs.iter().flatten().any(|program| !program.overflow.is_empty()) || throttled;
         let due = self.links.iter().flatten().filter_map(|link| link.gather.poll_timeout()).min();
         let due = due.map(|due| Duration::from_micros(due.saturating_sub(self.now_us).max(1)));
         let limit = match (news || !may_sleep, polled, overflow) {
@@ -208,6 +219,7 @@ impl Engine {
         if reload && let Some(path) = &self.policy_file {
             match Policy::read(path) {
                 Ok(policy) => {
+                    self.users.reload(&policy, Instant::now());
                     self.broker.policy = policy;
                     tracing::info!("policy read again");
                 }

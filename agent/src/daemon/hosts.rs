@@ -7,6 +7,7 @@ use super::message::{Message, from_hex, to_hex};
 use super::program::NO_LINK;
 use super::sessions::Ends;
 use convoy_control::peers::{Event, PeerId};
+use convoy_control::policy::Spread;
 use convoy_fabric::{Access, LinkId, RemoteMemory};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -255,13 +256,30 @@ impl Engine {
         }
     }
 
-    /// The link for a new stream.
-    pub(super) fn choose_link(&self, instance: u128, ends: &Ends) -> Option<usize> {
+    /// The link for a new stream: over the rail that the policy names, if there is one, otherwise as it spreads them.
+    pub(super) fn choose_link(&self, instance: u128, ends: &Ends, rail: Option<&str>) -> Option<usize> {
         let up = |link: &Link| link.host == instance && link.state == LinkState::Up;
-        let candidates: Vec<usize> =
-            (0..self.links.len()).filter(|index| self.links[*index].as_ref().is_some_and(up)).collect();
-        let spread = usize::from(ends.local.port()) ^ usize::from(ends.remote.port());
-        candidates.get(spread % candidates.len().max(1)).copied()
+        let all: Vec<(usize, &Link)> = (0..)
+            .zip(&self.links)
+            .filter_map(|(index, link)| Some((index, link.as_ref().filter(|link| up(link))?)))
+            .collect();
+        let named = |link: &Link| {
+            let known = &self.rails[link.rail];
+            rail.is_some_and(|name| known.device == name || known.at.is_some_and(|at| at.to_string() == name))
+        };
+        if let Some((index, _)) = all.iter().find(|(_, link)| named(link)) {
+            return Some(*index);
+        }
+        match self.broker.policy.spread() {
+            Spread::Hash => {
+                let hash = usize::from(ends.local.port()) ^ usize::from(ends.remote.port());
+                all.get(hash % all.len().max(1)).map(|(index, _)| *index)
+            }
+            Spread::LeastLoaded => {
+                let load = |link: &Link| (link.pending_bytes, link.streams().count());
+                all.iter().min_by_key(|(_, link)| load(link)).map(|(index, _)| *index)
+            }
+        }
     }
 }
 

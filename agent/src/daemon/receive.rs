@@ -236,7 +236,15 @@ impl Engine {
             }
             link.leave(stream);
         }
-        program.free(slot);
+        self.free_slot(index, slot);
+    }
+
+    /// A slot of a program may be used again.
+    pub(super) fn free_slot(&mut self, index: usize, slot: u32) {
+        if let Some(program) = self.programs[index].as_mut() {
+            program.free(slot);
+            self.users.count_stream(program.session.uid, false);
+        }
     }
 
     /// Tries again for streams whose last batch had not left.

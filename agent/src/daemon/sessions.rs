@@ -9,6 +9,7 @@ use convoy_runtime::port::{Port, SlotState};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 /// Both addresses of a connection, as seen from this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -127,6 +128,10 @@ impl Engine {
         };
         let port = Port::attach(segment.as_fd(), bells.as_fd(), identity);
         let port = port.map_err(|_| "its memory cannot be used")?;
+        let uid = program.session.uid;
+        if !self.users.add_program(uid, port.bytes(), &self.broker.policy, Instant::now()) {
+            return Err("its user has as much memory as the policy allows");
+        }
         let doorbell = server::doorbell().map_err(|_| "descriptors have run out")?;
         self.waiter.add(doorbell.as_fd(), Token::Doorbell(index)).map_err(|_| "memory has run out")?;
         program.session.send(Message::Welcome { version: VERSION }, Some(doorbell.as_fd()));
@@ -172,9 +177,15 @@ impl Engine {
             let over = self.programs[index].as_ref().is_some_and(|program| {
                 program.gone && program.streams().next().is_none() && !program.retains()
             });
-            if over {
-                self.programs[index] = None;
+            if over && let Some(program) = self.programs[index].take() {
+                self.give_memory_back(&program);
             }
+        }
+    }
+
+    fn give_memory_back(&mut self, program: &Program) {
+        if let Some(port) = &program.port {
+            self.users.remove_program(program.session.uid, port.bytes());
         }
     }
 
@@ -183,6 +194,8 @@ impl Engine {
         let Some(program) = self.programs[index].take() else { return };
         tracing::warn!(pid = program.session.pid, program = program.name, reason, "program dropped");
         self.waiter.remove(program.session.as_fd());
+        self.give_memory_back(&program);
+        program.streams().for_each(|_| self.users.count_stream(program.session.uid, false));
         self.withdraw_all(index);
         for link in self.links.iter_mut().flatten() {
             link.forget_program(index);

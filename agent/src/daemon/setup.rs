@@ -141,7 +141,8 @@ fn rails(options: &Options, settings: &Settings) -> Result<Vec<Rail>, Failure> {
         match libfabric::open(&info.provider, Some(&info.local()), Placement::Best) {
             Ok(fabric) => {
                 let limits = fabric.limits();
-                rails.push(Rail { fabric, limits, provider: info.provider.clone(), at: info.address });
+                let (provider, device, at) = (info.provider.clone(), info.domain.clone(), info.address);
+                rails.push(Rail { fabric, limits, provider, device, at });
             }
             Err(error) => tracing::warn!(rail = info.domain, %error, "rail cannot be used"),
         }

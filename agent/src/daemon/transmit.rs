@@ -6,6 +6,7 @@ use super::program::Program;
 use convoy_aggregator::batch::{Control, Head, Writer};
 use convoy_fabric::{Fabric, PostError, Source, Write};
 use convoy_runtime::port::{Lie, SlotState};
+use std::time::Instant;
 
 /// Bytes of one stream in a row while others wait.
 const QUANTUM: usize = 8 << 10;
@@ -44,6 +45,9 @@ impl Engine {
 
     fn try_collect(&mut self, index: usize) -> Result<bool, Lie> {
         let Some(program) = self.programs[index].as_mut() else { return Ok(false) };
+        if !program.gone && !self.users.may_take(program.session.uid, Instant::now()) {
+            return Ok(false);
+        }
         let Some(port) = program.port.as_mut() else { return Ok(false) };
         let frames = port.refresh()?;
         let mut changed = core::mem::take(&mut self.changed);
@@ -110,11 +114,14 @@ impl Engine {
     fn take_frames(&mut self, index: usize) -> Result<(), Lie> {
         let now = self.now_us;
         let Some(program) = self.programs[index].as_mut() else { return Ok(()) };
+        let mut bytes = 0;
         while let Some((link, stream, taken)) = program.next_frame()? {
+            bytes += u64::from(taken.piece.length);
             if let Some(link) = self.links.get_mut(link).and_then(Option::as_mut) {
                 link.push(stream, taken, now);
             }
         }
+        self.users.took(program.session.uid, bytes);
         Ok(())
     }
 

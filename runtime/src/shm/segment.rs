@@ -252,6 +252,11 @@ impl Segment {
         }
     }
 
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        self.geometry.bytes()
+    }
+
     /// Gives the pages of a channel nobody uses any more back; later reads see zeros.
     pub fn release_pages(&self) {
         // SAFETY: the range is this mapping; readers hold no references into plain memory, only atomics.

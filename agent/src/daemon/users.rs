@@ -1,0 +1,127 @@
+//! How much each user of this host takes, against what the policy lets him have.
+
+use convoy_control::Rate;
+use convoy_control::policy::{Limits, Policy};
+use std::collections::HashMap;
+use std::time::Instant;
+
+#[derive(Default)]
+pub(super) struct Users {
+    known: HashMap<u32, User>,
+}
+
+struct User {
+    limits: Limits,
+    offers: Rate,
+    bytes: Rate,
+    streams: u64,
+    memory: u64,
+    /// Bytes that were taken on credit: none are taken until they are paid for.
+    owed: u64,
+}
+
+impl Users {
+    fn user(&mut self, uid: u32, policy: &Policy, now: Instant) -> &mut User {
+        self.known.entry(uid).or_insert_with(|| {
+            let limits = policy.limits(uid);
+            User {
+                limits,
+                offers: Rate::new(limits.offers_per_second, now),
+                bytes: Rate::new(limits.bytes_per_second, now),
+                streams: 0,
+                memory: 0,
+                owed: 0,
+            }
+        })
+    }
+
+    /// Whether the user may offer one more connection.
+    pub(super) fn may_offer(&mut self, uid: u32, policy: &Policy, now: Instant) -> bool {
+        let user = self.user(uid, policy, now);
+        user.streams < user.limits.streams && user.offers.take(now, 1)
+    }
+
+    /// A program of the user has come with so much memory; false when that is too much.
+    pub(super) fn add_program(&mut self, uid: u32, memory: u64, policy: &Policy, now: Instant) -> bool {
+        let user = self.user(uid, policy, now);
+        let fits = user.memory.saturating_add(memory) <= user.limits.memory;
+        if fits {
+            user.memory += memory;
+        }
+        fits
+    }
+
+    pub(super) fn remove_program(&mut self, uid: u32, memory: u64) {
+        if let Some(user) = self.known.get_mut(&uid) {
+            user.memory = user.memory.saturating_sub(memory);
+        }
+    }
+
+    /// The number of the user's streams changes.
+    pub(super) fn count_stream(&mut self, uid: u32, more: bool) {
+        if let Some(user) = self.known.get_mut(&uid) {
+            user.streams = if more { user.streams + 1 } else { user.streams.saturating_sub(1) };
+        }
+    }
+
+    /// Whether bytes may be taken from the user's programs now. What is not taken stays in their rings, and what finds
+    /// no room there goes through the kernel.
+    pub(super) fn may_take(&mut self, uid: u32, now: Instant) -> bool {
+        let Some(user) = self.known.get_mut(&uid).filter(|user| user.limits.bytes_per_second > 0) else {
+            return true;
+        };
+        if user.owed > 0 && user.bytes.take(now, user.owed) {
+            user.owed = 0;
+        }
+        user.owed == 0
+    }
+
+    /// So many bytes were taken.
+    pub(super) fn took(&mut self, uid: u32, bytes: u64) {
+        if let Some(user) = self.known.get_mut(&uid).filter(|user| user.limits.bytes_per_second > 0) {
+            user.owed += bytes;
+        }
+    }
+
+    /// The policy has changed.
+    pub(super) fn reload(&mut self, policy: &Policy, now: Instant) {
+        for (uid, user) in &mut self.known {
+            user.limits = policy.limits(*uid);
+            user.offers = Rate::new(user.limits.offers_per_second, now);
+            user.bytes = Rate::new(user.limits.bytes_per_second, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn limits_hold_and_are_given_back() {
+        let text = "[[limits]]\nstreams = 1\nmemory = 100\noffers_per_second = 2\nbytes_per_second = 1000\n";
+        let policy = Policy::parse(text, "test").unwrap();
+        let (mut users, now) = (Users::default(), Instant::now());
+        assert!(users.add_program(5, 60, &policy, now));
+        assert!(!users.add_program(5, 60, &policy, now));
+        users.remove_program(5, 60);
+        assert!(users.add_program(5, 60, &policy, now));
+        assert!(users.may_offer(5, &policy, now));
+        users.count_stream(5, true);
+        assert!(!users.may_offer(5, &policy, now), "too many streams");
+        users.count_stream(5, false);
+        assert!(users.may_offer(5, &policy, now));
+        assert!(!users.may_offer(5, &policy, now), "too many offers in a second");
+        assert!(users.may_offer(5, &policy, now + Duration::from_secs(1)));
+        assert!(users.may_take(5, now));
+        users.took(5, 3000);
+        assert!(users.may_take(5, now), "the bucket was full");
+        users.took(5, 1);
+        assert!(!users.may_take(5, now));
+        assert!(users.may_take(5, now + Duration::from_secs(3)));
+        assert!(users.may_take(6, now), "nobody knows this one");
+    }
+}
