@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use convoy_runtime::config::VARIABLES;
 use std::ffi::OsString;
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// Exit status for a command line that makes no sense.
@@ -94,6 +94,18 @@ pub(crate) struct Agent {
     /// Use only the device of this name or address; may be given several times
     #[arg(long = "rail", value_name = "NAME")]
     pub(crate) rails: Vec<String>,
+    /// Answer GET /metrics (Prometheus), /health and /status there as well [default: on a Unix socket only]
+    ///
+    /// Only an address of loopback is taken, unless --insecure is given. Whoever reaches it learns the names of programs
+    /// and hosts.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// End when no program was connected for so long [default: stay]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub(crate) idle_exit: Option<u64>,
+    /// Run in a session of its own, and return when programs can find it: for 'convoy run'
+    #[arg(long, hide = true)]
+    pub(crate) background: bool,
 }
 
 /// Show the counters of programs that run under Convoy now

@@ -6,20 +6,27 @@
 //! - [`hosts`], [`link`]: other agents, and the links to them over rails; [`message`] is what agents say.
 //! - [`broker`]: which connections are offered at both ends; [`users`]: how much each user takes.
 //! - [`transmit`], [`receive`]: from programs' rings into batches, and back.
+//! - [`status`], [`metrics`], [`serve`]: what the agent tells about itself; [`wire`] is how bytes on the wire are counted.
+//! - [`background`]: an agent that nobody has started by hand.
 //!
 //! Not here: devices (`convoy-fabric`), control connections, keys and policy (`convoy-control`), the layout of a
 //! channel (`convoy_runtime::port`), the format of batches (`convoy-aggregator`).
 
+mod background;
 mod broker;
 mod engine;
 mod hosts;
 mod link;
 mod message;
+mod metrics;
 mod program;
 mod receive;
+mod serve;
 mod sessions;
 pub(crate) mod setup;
 mod signals;
+pub(crate) mod status;
 mod transmit;
 mod users;
 mod wait;
+mod wire;

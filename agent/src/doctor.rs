@@ -1,8 +1,10 @@
 //! `convoy doctor`: findings about a program and the machine, and the verdict that follows from them.
 //!
-//! Not here: looking at programs ([`program`], [`elf`]) and at the machine ([`machine`]).
+//! Not here: looking at programs ([`program`], [`elf`]), at the machine ([`machine`]) and at what
+//! leads to other hosts ([`fabric`]).
 
 mod elf;
+mod fabric;
 mod machine;
 mod program;
 
@@ -73,25 +75,43 @@ pub(crate) fn doctor(options: &Doctor) -> Outcome {
     config::load();
     let program = options.program.as_deref().map(program::examine).transpose()?;
     let machine = machine::examine(options.library.as_deref());
-    let good = machine.good() && program.as_ref().is_none_or(|(_, findings)| findings.good());
+    let fabric = fabric::examine();
+    let here = machine.good() && program.as_ref().is_none_or(|(_, findings)| findings.good());
+    let good = here && fabric.good();
+    let all = All { program, machine, fabric };
     let text = if options.json {
-        document(program.as_ref(), &machine, good)
+        document(&all, good)
     } else {
-        report(program.as_ref(), &machine, good)
+        report(&all, here)
     };
     print(&text)?;
     Ok(if good { 0 } else { NO })
 }
 
-fn report(program: Option<&(String, Findings)>, machine: &Findings, good: bool) -> String {
+/// What was looked at.
+struct All {
+    program: Option<(String, Findings)>,
+    machine: Findings,
+    fabric: Findings,
+}
+
+/// The verdict is about this host, unless that is good and the fabric is not.
+fn report(all: &All, here: bool) -> String {
     let mut text = String::new();
+    let program = all.program.as_ref();
     if let Some((path, findings)) = program {
         let _ = writeln!(text, "{path}");
         text.push_str(&lines(findings));
     }
     text.push_str("this machine\n");
-    text.push_str(&lines(machine));
-    let verdict = match (program, good) {
+    text.push_str(&lines(&all.machine));
+    text.push_str("other hosts\n");
+    text.push_str(&lines(&all.fabric));
+    let verdict = match (program, here) {
+        (_, true) if !all.fabric.good() => {
+            "no: there is no way to other hosts as CONVOY_FABRIC wants it; connections on this host would be accelerated"
+                .to_owned()
+        }
         (Some((path, _)), true) => {
             format!("yes: {path} would be accelerated (with other programs under Convoy on this host)")
         }
@@ -123,10 +143,10 @@ fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-fn document(program: Option<&(String, Findings)>, machine: &Findings, good: bool) -> String {
-    let path = program.map(|(path, _)| path);
-    let about = program.map(|(_, findings)| list(findings)).unwrap_or_default();
-    let document = json!({ "accelerated": good, "program": path, "program_findings": about, "machine_findings": list(machine) });
+fn document(all: &All, good: bool) -> String {
+    let path = all.program.as_ref().map(|(path, _)| path);
+    let about = all.program.as_ref().map(|(_, findings)| list(findings)).unwrap_or_default();
+    let document = json!({ "accelerated": good, "program": path, "program_findings": about, "machine_findings": list(&all.machine), "fabric_findings": list(&all.fabric) });
     format!("{document}\n")
 }
 

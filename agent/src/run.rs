@@ -1,8 +1,12 @@
 //! `convoy run`: the environment for a program under Convoy, and exec.
+//!
+//! Not here: an agent for it, if there is none ([`agent`]).
+
+mod agent;
 
 use crate::cli::Run;
 use crate::{Failure, Outcome, doctor};
-use convoy_runtime::config::{self, LogLevel, VARIABLES};
+use convoy_runtime::config::{self, LogLevel, Settings, VARIABLES};
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -27,7 +31,9 @@ pub(crate) fn run(options: &Run) -> Outcome {
     let Some((program, arguments)) = options.program.split_first() else {
         return Err(Failure::new(FAILED, "which program shall run?"));
     };
-    warn_of_obstacle(Path::new(program), &settings);
+    let effective = effective(&settings);
+    warn_of_obstacle(Path::new(program), &effective);
+    agent::ensure(&effective, &settings);
     let mut command = Command::new(program);
     command.args(arguments).envs(settings);
     command.env(PRELOAD, preload(&library, std::env::var_os(PRELOAD).as_deref()));
@@ -38,11 +44,15 @@ pub(crate) fn run(options: &Run) -> Outcome {
     Err(Failure::new(status, format!("cannot run '{}': {reason}", program.to_string_lossy())))
 }
 
-/// Says so if the library cannot have any effect in the program, unless CONVOY_LOG wants no warnings.
-fn warn_of_obstacle(program: &Path, settings: &[(String, String)]) {
+/// The settings that the program will have, of which the library tells what is wrong.
+fn effective(given: &[(String, String)]) -> Settings {
     // The first value of a variable counts.
-    let given = settings.iter().map(|(name, value)| (name.into(), value.into()));
-    let (settings, _) = config::read(given.chain(std::env::vars_os()).collect());
+    let given = given.iter().map(|(name, value)| (name.into(), value.into()));
+    config::read(given.chain(std::env::vars_os()).collect()).0
+}
+
+/// Says so if the library cannot have any effect in the program, unless CONVOY_LOG wants no warnings.
+fn warn_of_obstacle(program: &Path, settings: &Settings) {
     if settings.log >= LogLevel::Warn
         && let Some(reason) = doctor::obstacle(program)
     {

@@ -1,8 +1,10 @@
 //! `convoy stat`: the counters of running processes, once or again and again.
 //!
-//! Not here: finding and sweeping pages ([`pages`]), tables for people ([`table`]) and JSON ([`json`]).
+//! Not here: finding and sweeping pages ([`pages`]), tables for people ([`table`]), JSON ([`json`]) and the agent
+//! ([`links`]).
 
 mod json;
+mod links;
 mod pages;
 mod table;
 
@@ -52,6 +54,7 @@ pub(crate) fn open(page: &Snapshot) -> u64 {
 pub(crate) fn stat(options: &Stat) -> Outcome {
     config::load();
     let mut earlier: Option<(Vec<Snapshot>, Instant)> = None;
+    let mut agent = None;
     loop {
         let now = Instant::now();
         let found = pages::find(options.pid)?;
@@ -62,7 +65,9 @@ pub(crate) fn stat(options: &Stat) -> Outcome {
             ));
         }
         let shown: Vec<Shown> = found.iter().map(|page| shown(page, earlier.as_ref(), now)).collect();
-        print(&text(options, &shown))?;
+        // Who asks for one process has nothing to do with the agent.
+        agent = if options.pid.is_none() { links::find(agent.as_ref()) } else { None };
+        print(&text(options, &shown, agent.as_ref()))?;
         let Some(seconds) = options.watch else {
             return Ok(0);
         };
@@ -79,13 +84,17 @@ fn shown(page: &Snapshot, earlier: Option<&(Vec<Snapshot>, Instant)>, now: Insta
     Shown { snapshot: page.clone(), before }
 }
 
-fn text(options: &Stat, shown: &[Shown]) -> String {
+fn text(options: &Stat, shown: &[Shown], agent: Option<&links::Agent>) -> String {
     if options.json {
-        return json::document(shown);
+        return json::document(shown, agent.map(|agent| &agent.value));
     }
-    let text = match options.pid {
+    let mut text = match options.pid {
         Some(_) => shown.iter().map(table::details).collect(),
         None => table::overview(shown),
     };
+    if let Some(agent) = agent {
+        text.push('\n');
+        text.push_str(&links::table(agent));
+    }
     if options.watch.is_some() { format!("{text}\n") } else { text }
 }

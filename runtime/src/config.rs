@@ -104,6 +104,8 @@ pub struct Settings {
     pub promote_after: u32,
     /// Directory of the registry, the segments' names and the counters (absolute path).
     pub directory: Cow<'static, CStr>,
+    /// An agent that is started for the program may do without a key.
+    pub agent_insecure: bool,
 }
 
 impl Settings {
@@ -126,6 +128,7 @@ impl Settings {
         io_uring_allow: false,
         promote_after: 4,
         directory: Cow::Borrowed(c"/dev/shm"),
+        agent_insecure: false,
     };
 }
 

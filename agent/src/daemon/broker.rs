@@ -75,6 +75,11 @@ impl Broker {
         Self { policy, local: HashMap::new(), remote: HashMap::new(), hosts: HashMap::new() }
     }
 
+    /// Offers of programs here that wait for the other end.
+    pub(super) fn waiting(&self) -> u64 {
+        self.local.len() as u64
+    }
+
     /// The other agent that a control connection leads to.
     pub(super) fn instance_of(&self, peer: PeerId) -> Option<u128> {
         let has = |host: &&Host| host.sessions.iter().any(|(known, _)| *known == peer);

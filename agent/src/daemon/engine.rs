@@ -8,8 +8,10 @@ use super::link::Link;
 use super::program::Program;
 use super::setup::Setup;
 use super::signals::Signals;
+use super::status::Board;
 use super::users::Users;
 use super::wait::{Token, Waiter};
+use super::wire::Wire;
 use convoy_aggregator::gather::Thresholds;
 use convoy_control::peers::{Events, Peers};
 use convoy_control::policy::Policy;
@@ -17,6 +19,7 @@ use convoy_fabric::{Event, Fabric, Limits};
 use convoy_runtime::agent::server::Server;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A rail of this host.
@@ -27,6 +30,7 @@ pub(super) struct Rail {
     /// Its device, as policies name it.
     pub(super) device: String,
     pub(super) at: Option<IpAddr>,
+    pub(super) wire: Wire,
 }
 
 /// Everything the engine's thread owns.
@@ -49,6 +53,10 @@ pub(super) struct Engine {
     pub(super) next_link: u32,
     pub(super) counters: Counters,
     pub(super) now_us: u64,
+    pub(super) board: Arc<Board>,
+    /// The agent ends when no program was connected for so long, and when one last was.
+    pub(super) idle_exit: Option<Duration>,
+    pub(super) occupied: Instant,
     start: Instant,
     spin: Duration,
     // Kept to be used again.
@@ -101,6 +109,9 @@ impl Engine {
             next_link: 0,
             counters: Counters::default(),
             now_us: 0,
+            board: setup.board,
+            idle_exit: setup.idle_exit,
+            occupied: Instant::now(),
             start: Instant::now(),
             spin: setup.spin,
             events: Vec::new(),
@@ -113,7 +124,7 @@ impl Engine {
         }
     }
 
-    /// Runs until a signal asks for the end.
+    /// Runs until a signal asks for the end, or nobody needs it.
     pub(super) fn run(&mut self) {
         let mut rounds = 0u32;
         let mut last_work = Instant::now();
@@ -128,6 +139,10 @@ impl Engine {
             if now >= next_tick {
                 next_tick = now + TICK;
                 self.tick(now);
+                if self.report(now) {
+                    tracing::info!("no program needs this agent");
+                    return;
+                }
             }
             if work {
                 last_work = now;

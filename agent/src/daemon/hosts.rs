@@ -136,7 +136,8 @@ impl Engine {
             return None;
         };
         let odd = self.instance > instance;
-        let link = Link::new(instance, rail, id, token, odd, *ring, *buffers, self.thresholds);
+        let mut link = Link::new(instance, rail, id, token, odd, *ring, *buffers, self.thresholds);
+        link.wire = self.rails[rail].wire;
         let index = self.links.iter().position(Option::is_none).unwrap_or(self.links.len());
         match self.links.get_mut(index) {
             Some(place) => *place = Some(link),

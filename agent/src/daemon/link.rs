@@ -1,6 +1,7 @@
 //! A link to another agent: what waits to be sent, what was sent and not delivered, its streams.
 
 use super::program::Taken;
+use super::wire::Wire;
 use convoy_aggregator::batch::Control;
 use convoy_aggregator::gather::{Gather, Thresholds};
 use convoy_aggregator::link::{ReceiveLink, SendLink};
@@ -54,6 +55,8 @@ pub(crate) struct Link {
     /// Batches with more than cursors have arrived and were not answered.
     pub(crate) owes: bool,
     pub(crate) counters: LinkCounters,
+    /// How bytes on the wire are counted.
+    pub(crate) wire: Wire,
 }
 
 /// How far a link is.
@@ -90,6 +93,8 @@ pub(crate) struct LinkCounters {
     /// Bytes of batches, with their heads and records.
     pub(crate) batch_bytes_sent: u64,
     pub(crate) batch_bytes_received: u64,
+    /// Bytes of the packets that carried batches, by model.
+    pub(crate) wire_bytes_sent: u64,
     /// Batches that carried cursors only.
     pub(crate) acknowledgements_sent: u64,
     pub(crate) streams_opened: u64,
@@ -134,6 +139,7 @@ impl Link {
             spare: Vec::new(),
             owes: false,
             counters: LinkCounters::default(),
+            wire: Wire::default(),
         }
     }
 

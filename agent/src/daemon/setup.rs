@@ -1,10 +1,14 @@
 //! What the agent is started with: from the command line to a running engine. A wrong setting is one line.
 
+use super::background;
 use super::engine::{Engine, Rail};
+use super::serve::{self, Served};
 use super::signals::Signals;
+use super::status::Board;
 use super::wait::{Token, Waiter};
+use super::wire::Wire;
 use crate::cli::Agent as Options;
-use crate::{Failure, Outcome};
+use crate::{Failure, Outcome, contact};
 use convoy_aggregator::gather::Thresholds;
 use convoy_control::hello::{Hello, Versions};
 use convoy_control::key::Key;
@@ -13,14 +17,13 @@ use convoy_control::policy::Policy;
 use convoy_fabric::libfabric::{self, Placement, RailInfo, discover};
 use convoy_runtime::agent::server::{self, Server};
 use convoy_runtime::config::{self, Fabric, Settings};
-use std::ffi::CStr;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Exit status when the agent cannot start.
 const CANNOT_START: u8 = 1;
@@ -28,6 +31,8 @@ const CANNOT_START: u8 = 1;
 const PROTOCOL: Versions = Versions { min: 1, max: 1 };
 /// How long the engine looks on after its last work before it sleeps.
 const SPIN: Duration = Duration::from_micros(30);
+/// How long to wait for another network than loopback.
+const NETWORK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Everything an engine needs.
 pub(super) struct Setup {
@@ -43,6 +48,8 @@ pub(super) struct Setup {
     pub(super) network: u64,
     pub(super) instance: u128,
     pub(super) spin: Duration,
+    pub(super) board: Arc<Board>,
+    pub(super) idle_exit: Option<Duration>,
 }
 
 /// `convoy agent`.
@@ -51,10 +58,13 @@ pub(crate) fn agent(options: &Options) -> Outcome {
         Key::create(path).map_err(cannot)?;
         return Ok(0);
     }
+    if options.background {
+        return background::start();
+    }
     let (settings, complaints) = config::read(std::env::vars_os().collect());
     complaints.iter().for_each(|complaint| eprintln!("convoy: warn: {}", complaint.text));
     start_log(&settings);
-    let setup = Setup::new(options, &settings)?;
+    let (setup, _served) = Setup::new(options, &settings)?;
     let mut engine = Engine::new(setup);
     engine.run();
     tracing::info!("agent ends");
@@ -76,7 +86,8 @@ fn start_log(settings: &Settings) {
 }
 
 impl Setup {
-    fn new(options: &Options, settings: &Settings) -> Result<Self, Failure> {
+    fn new(options: &Options, settings: &Settings) -> Result<(Self, Served), Failure> {
+        check_metrics(options)?;
         let network = server::network_of(None).map_err(|error| {
             cannot(format!("this kernel does not tell network namespaces apart (Linux 5.14 does): {error}"))
         })?;
@@ -92,7 +103,15 @@ impl Setup {
             tracing::info!(rail = rail.fabric.name(), "rail");
         }
         let (peers, from_peers, instance) = peers(options, &waiter)?;
-        let server = server(settings, network)?;
+        let (server, path) = server(settings, network)?;
+        let board = Arc::new(Board::new());
+        // Who may read the metrics learns the same there.
+        let mode = if options.metrics.is_some() { 0o666 } else { 0o600 };
+        let path = contact::status_path(&path);
+        let served = serve::start(&path, mode, options.metrics, Arc::clone(&board)).map_err(cannot)?;
+        if let Some(address) = served.metrics {
+            tracing::info!(%address, "metrics");
+        }
         waiter.add(server.as_fd(), Token::Server).map_err(cannot)?;
         for rail in &rails {
             if let Some(fd) = rail.fabric.wait_descriptor() {
@@ -100,7 +119,7 @@ impl Setup {
             }
         }
         tracing::info!(listen = %peers.local_addr(), "agent is ready");
-        Ok(Self {
+        let setup = Self {
             rails,
             policy,
             policy_file: options.policy.clone(),
@@ -117,7 +136,10 @@ impl Setup {
             network,
             instance,
             spin: SPIN,
-        })
+            board,
+            idle_exit: options.idle_exit.map(Duration::from_secs),
+        };
+        Ok((setup, served))
     }
 }
 
@@ -142,7 +164,8 @@ fn rails(options: &Options, settings: &Settings) -> Result<Vec<Rail>, Failure> {
             Ok(fabric) => {
                 let limits = fabric.limits();
                 let (provider, device, at) = (info.provider.clone(), info.domain.clone(), info.address);
-                rails.push(Rail { fabric, limits, provider, device, at });
+                let wire = Wire::of(&provider, &device, limits.one_sided, at);
+                rails.push(Rail { fabric, limits, provider, device, at, wire });
             }
             Err(error) => tracing::warn!(rail = info.domain, %error, "rail cannot be used"),
         }
@@ -155,9 +178,37 @@ fn rails(options: &Options, settings: &Settings) -> Result<Vec<Rail>, Failure> {
     Ok(rails)
 }
 
+/// What this host calls itself.
+pub(super) fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+/// Metrics name programs and hosts: other hosts get them only if that is said.
+fn check_metrics(options: &Options) -> Result<(), Failure> {
+    match options.metrics {
+        Some(address) if !address.ip().is_loopback() && !options.insecure => {
+            Err(cannot(format!("--metrics {address} is open to other hosts: that needs --insecure")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The devices; waits a little for those of a network that is just coming up.
+fn discover_patiently(wanted: &str) -> Vec<RailInfo> {
+    let is_loopback = |rail: &RailInfo| rail.address.is_some_and(|address| address.is_loopback());
+    let start = Instant::now();
+    loop {
+        let found = discover(wanted);
+        let settled = found.iter().any(|rail| !is_loopback(rail)) || start.elapsed() > NETWORK_PATIENCE;
+        if settled || found.is_empty() {
+            return found;
+        }
+        std::thread::sleep(NETWORK_PATIENCE / 20);
+    }
+}
+
 fn peers(options: &Options, waiter: &Waiter) -> Result<(Peers, Events, u128), Failure> {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let hello = Hello::new(name.trim(), PROTOCOL).map_err(cannot)?;
+    let hello = Hello::new(&host_name(), PROTOCOL).map_err(cannot)?;
     let instance = hello.instance;
     let mut config = Config::new(hello);
     config.listen = SocketAddr::new(options.listen.unwrap_or(config.listen.ip()), options.port);
@@ -170,25 +221,26 @@ fn peers(options: &Options, waiter: &Waiter) -> Result<(Peers, Events, u128), Fa
 }
 
 /// The socket for programs: the machine's for root, otherwise the user's own.
-fn server(settings: &Settings, network: u64) -> Result<Server, Failure> {
+fn server(settings: &Settings, network: u64) -> Result<(Server, PathBuf), Failure> {
     let user = rustix::process::geteuid().as_raw();
     let (owner, directory_mode, mode) =
         if user == 0 { (None, 0o755, 0o666) } else { (Some(user), 0o700, 0o600) };
     let path = server::socket_path(&settings.directory, owner, network).map_err(cannot)?;
-    make_directory(&path, directory_mode, user)?;
-    Server::bind(&path, mode).map_err(|error| {
-        let path = path.to_string_lossy();
+    let shown = contact::path_of(&path);
+    make_directory(shown, directory_mode, user)?;
+    let server = Server::bind(&path, mode).map_err(|error| {
+        let path = shown.display();
         match error.kind() {
             std::io::ErrorKind::AddrInUse => cannot(format!("another agent listens at {path}")),
             _ => cannot(format!("cannot listen at {path}: {error}")),
         }
-    })
+    })?;
+    Ok((server, shown.to_owned()))
 }
 
 /// The directory of the socket: made if it is not there, and refused if it is somebody else's.
-fn make_directory(socket: &CStr, mode: u32, user: u32) -> Result<(), Failure> {
-    let path = Path::new(std::ffi::OsStr::from_bytes(socket.to_bytes()));
-    let Some(directory) = path.parent() else { return Ok(()) };
+fn make_directory(socket: &Path, mode: u32, user: u32) -> Result<(), Failure> {
+    let Some(directory) = socket.parent() else { return Ok(()) };
     // It may be there already.
     let _ = fs::DirBuilder::new().mode(mode).create(directory);
     let about = fs::symlink_metadata(directory)

@@ -312,6 +312,7 @@ fn post(
     link.sent(built.frames);
     link.counters.batches_sent += 1;
     link.counters.batch_bytes_sent += built.length as u64;
+    link.counters.wire_bytes_sent += link.wire.batch(built.length);
     link.counters.acknowledgements_sent += u64::from(!built.full);
     match fabric.post(link.id, &write) {
         Ok(()) => Ok(()),

@@ -2,7 +2,6 @@
 //! what the kernel says of the device.
 
 use convoy_aggregator::overhead::{Transport, roce_mtu};
-use convoy_fabric::Fabric;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
@@ -21,18 +20,14 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// Of a rail at an address of this host, if it is at one.
-    pub(crate) fn of(provider: &str, fabric: &dyn Fabric, at: Option<IpAddr>) -> Self {
+    /// Of a provider's device, at an address of this host if it is at one.
+    pub(crate) fn of(provider: &str, device: &str, one_sided: bool, at: Option<IpAddr>) -> Self {
         let transport = match provider.split(';').next() {
             Some("tcp" | "net" | "sockets") => Some(Transport::Tcp),
-            Some("verbs") => {
-                // The name is made of provider, device and address.
-                let device = fabric.name().split(' ').nth(1).unwrap_or_default();
-                Some(of_device(Path::new(DEVICES), device, at))
-            }
+            Some("verbs") => Some(of_device(Path::new(DEVICES), device, at)),
             _ => None,
         };
-        Self { transport, messages: !fabric.limits().one_sided }
+        Self { transport, messages: !one_sided }
     }
 
     /// Bytes on the wire for a batch; 0 when nothing is known.
@@ -55,7 +50,8 @@ impl Wire {
 fn of_device(devices: &Path, device: &str, at: Option<IpAddr>) -> Transport {
     let ports = devices.join(device).join("ports");
     // Devices that are used have one port, or several of one kind.
-    let port = fs::read_dir(ports).ok().and_then(|mut entries| entries.next()?.ok()).map(|entry| entry.path());
+    let port =
+        fs::read_dir(ports).ok().and_then(|mut entries| entries.next()?.ok()).map(|entry| entry.path());
     let read = |name: &str| {
         let text = fs::read_to_string(port.as_ref()?.join(name)).ok()?;
         Some(text.trim().to_owned())

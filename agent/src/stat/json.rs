@@ -3,10 +3,15 @@
 use super::{Shown, open};
 use serde_json::{Map, Value, json};
 
-/// One line: `{"processes": [{"pid": ..., "program": ..., COUNTER: ..., ...}]}`. Counters are always totals.
-pub(super) fn document(shown: &[Shown]) -> String {
+/// One line: `{"processes": [{"pid": ..., "program": ..., COUNTER: ..., ...}]}`, and `"agent"` with what the agent says,
+/// if there is one. Counters are always totals.
+pub(super) fn document(shown: &[Shown], agent: Option<&Value>) -> String {
     let processes: Vec<Value> = shown.iter().map(process).collect();
-    format!("{}\n", json!({ "processes": processes }))
+    let mut document = json!({ "processes": processes });
+    if let Some(agent) = agent {
+        document["agent"] = agent.clone();
+    }
+    format!("{document}\n")
 }
 
 fn process(one: &Shown) -> Value {

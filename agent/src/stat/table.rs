@@ -29,7 +29,7 @@ pub(super) fn overview(shown: &[Shown]) -> String {
         return "No process of yours with a TCP connection runs under Convoy. Start one with 'convoy run PROGRAM'.\n".to_owned();
     }
     let rows: Vec<_> = shown.iter().map(row).collect();
-    let mut text = aligned(&rows);
+    let mut text = aligned(&HEADS, &LEFT, &rows);
     for one in shown {
         let reasons = reasons(&one.snapshot);
         if !reasons.is_empty() {
@@ -100,17 +100,18 @@ pub(super) fn details(one: &Shown) -> String {
     text
 }
 
-fn aligned(rows: &[Vec<String>]) -> String {
-    let heads: Vec<String> = HEADS.iter().map(|head| (*head).to_owned()).collect();
+/// Columns under their heads; those in `left` stand to the left.
+pub(super) fn aligned(heads: &[&str], left: &[usize], rows: &[Vec<String>]) -> String {
+    let heads: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
     let lines = || std::iter::once(&heads).chain(rows);
     let width = |column: usize| {
         lines().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..HEADS.len()).map(width).collect();
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
     let mut text = String::new();
     for line in lines() {
         let cells = line.iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
-            if LEFT.contains(&column) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            if left.contains(&column) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
         });
         let cells: Vec<_> = cells.collect();
         let _ = writeln!(text, "{}", cells.join("  ").trim_end());
@@ -119,7 +120,7 @@ fn aligned(rows: &[Vec<String>]) -> String {
 }
 
 /// A number in at most six characters: 12345, 1.2M.
-fn short(number: f64) -> String {
+pub(super) fn short(number: f64) -> String {
     const STEPS: [(f64, &str); 4] = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e5, "k")];
     for (limit, unit) in STEPS {
         if number >= limit {
@@ -136,7 +137,7 @@ fn short(number: f64) -> String {
 }
 
 /// A name from outside without control characters.
-fn printable(name: &str) -> String {
+pub(super) fn printable(name: &str) -> String {
     name.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 
@@ -162,7 +163,7 @@ mod tests {
     #[test]
     fn columns_are_aligned() {
         let row = vec!["1".to_owned(); HEADS.len()];
-        let text = aligned(&[row]);
+        let text = aligned(&HEADS, &LEFT, &[row]);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0].len(), lines[1].len());

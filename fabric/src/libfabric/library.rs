@@ -16,6 +16,8 @@ type GetInfo =
 pub struct Library {
     /// The version of the interface to ask for: that of the bindings, or of the library if that is older.
     pub version: u32,
+    /// What the library itself is.
+    pub found: u32,
     pub getinfo: GetInfo,
     pub freeinfo: unsafe extern "C" fn(*mut fi_info),
     pub dupinfo: unsafe extern "C" fn(*const fi_info) -> *mut fi_info,
@@ -100,6 +102,7 @@ fn load() -> Result<Library, Error> {
         let version = version();
         let library = Library {
             version: version.min(fi_version(1, 17)),
+            found: version,
             getinfo: symbol(handle, c"fi_getinfo")?,
             freeinfo: symbol(handle, c"fi_freeinfo")?,
             dupinfo: symbol(handle, c"fi_dupinfo")?,

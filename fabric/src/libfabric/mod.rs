@@ -70,6 +70,14 @@ pub enum Placement {
     Messages,
 }
 
+/// Major and minor version of libfabric's interface.
+///
+/// # Errors
+/// It is not installed, or too old.
+pub fn version() -> Result<(u32, u32), Error> {
+    library::library().map(|library| (library.found >> 16, library.found & 0xffff))
+}
+
 /// Opens a rail of the provider with this name, in libfabric's spelling (`tcp`, `verbs`, `udp;ofi_rxd`), at the given
 /// end of the host or the provider's first. Both ends of a link need the same provider and the same way of placement.
 ///

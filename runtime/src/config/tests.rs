@@ -72,6 +72,7 @@ fn every_setting_takes_a_right_value() {
     assert!(good("CONVOY_IO_URING", "allow").io_uring_allow);
     assert_eq!(good("CONVOY_PROMOTE_AFTER", "0").promote_after, 0);
     assert_eq!(good("CONVOY_DIR", "/run/x/").directory.as_ref(), c"/run/x");
+    assert!(good("CONVOY_AGENT_INSECURE", "1").agent_insecure);
 }
 
 #[test]

@@ -177,4 +177,11 @@ pub const VARIABLES: &[Variable] = &[
         // Of no use to a program that has the library already.
         take: |_, _| Ok(()),
     },
+    Variable {
+        name: "CONVOY_AGENT_INSECURE",
+        default: "off",
+        meaning: "whether an agent that 'convoy run' starts does without a key where the user has none",
+        allowed: "'on' or 'off'",
+        take: |settings, text| put(&mut settings.agent_insecure, values::switch(text)),
+    },
 ];

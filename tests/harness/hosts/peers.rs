@@ -137,19 +137,41 @@ impl Pair<'_> {
         if !self.world.accelerated() {
             return;
         }
-        let far = |pair: &Self| [&pair.server, &pair.client].map(|program| program.live().get("streams_far"));
-        let came = until(|| {
+        let mut hopeless = false;
+        until(|| {
             self.running();
-            far(self).iter().all(|count| *count >= self.connections)
+            hopeless = self.turned_down();
+            hopeless || self.are_far()
         });
-        let (found, wanted) = (far(self), self.connections);
-        self.world.check(came, &format!("server and client have {found:?} far streams of {wanted}"));
+        let (found, wanted) = (self.far(), self.connections);
+        let turned_down = if hopeless { ", and the others never will be" } else { "" };
+        self.world.check(
+            self.are_far(),
+            &format!("server and client have {found:?} far streams of {wanted}{turned_down}"),
+        );
+    }
+
+    fn far(&self) -> [u64; 2] {
+        [&self.server, &self.client].map(|program| program.live().get("streams_far"))
+    }
+
+    /// Whether both ends of every connection are accelerated.
+    pub fn are_far(&self) -> bool {
+        self.far().iter().all(|count| *count >= self.connections)
     }
 
     /// Fails when one of them has ended.
     pub fn running(&mut self) {
-        let running = [self.server.running(), self.client.running()];
-        self.world.check(running == [true, true], "server or client has ended before its time");
+        for (name, program) in [("server", &mut self.server), ("client", &mut self.client)] {
+            if !program.running() {
+                self.world.fail(&format!("the {name} has ended before its time\n{}", program.complaints()));
+            }
+        }
+    }
+
+    /// Whether a connection stays with the kernel for good.
+    pub fn turned_down(&self) -> bool {
+        [&self.server, &self.client].iter().any(|program| program.live().starting_with("bypasses_") > 0)
     }
 
     /// Lets the scenario begin.

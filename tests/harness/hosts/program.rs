@@ -47,6 +47,11 @@ impl<'w> Program<'w> {
         text(&self.path("out"))
     }
 
+    /// What it has complained about so far.
+    pub fn complaints(&self) -> String {
+        text(&self.path("err"))
+    }
+
     /// Its counters at this moment.
     pub fn live(&self) -> Counters {
         self.world.live(Some(self.pid()))

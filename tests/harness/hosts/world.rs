@@ -143,6 +143,9 @@ impl World {
             let path = entry.path();
             if path.extension().is_some_and(|kind| kind == "err" || kind == "out" || kind == "log") {
                 let said = text(&path);
+                // Of a load's progress the end is enough.
+                let lines = said.lines().filter(|line| !line.starts_with("progress "));
+                let said: String = lines.map(|line| format!("{line}\n")).collect();
                 let start = said.len().saturating_sub(4000);
                 let start = (start..said.len()).find(|at| said.is_char_boundary(*at)).unwrap_or(said.len());
                 out.push_str(&format!("--- {}\n{}", path.display(), &said[start..]));

@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# Measures Convoy between two hosts beside plain TCP, in alternating runs, and prints medians.
+#
+#   bench/hosts.sh namespaces   two network namespaces of this machine joined by a veth pair (needs root)
+#   bench/hosts.sh machine      inside a machine that has the commands hostA and hostB (10.9.0.1, 10.9.0.2):
+#                               what ./dev bench-rdma runs in a virtual machine with Soft-RoCE
+#
+# Environment: RELEASE (where convoy, libconvoy.so and load-* are), CONVOY_FABRIC (tcp), ROUNDS (3), SECONDS_EACH (2),
+# PIN=1 gives each host one processor of its own, as two hosts have, RSOCKETS=1 measures librspreload.so too.
+set -euo pipefail
+
+readonly MODE=${1:-namespaces}
+readonly RELEASE=${RELEASE:-target/release}
+readonly FABRIC=${CONVOY_FABRIC:-tcp}
+readonly ROUNDS=${ROUNDS:-3}
+readonly PERIOD=${SECONDS_EACH:-2}
+WORK=$(mktemp -d /dev/shm/convoy-bench.XXXXXX)
+readonly WORK
+AGENTS=()
+PORT=$((20000 + RANDOM % 10000))
+
+clean_up() {
+    local agent
+    for agent in "${AGENTS[@]}"; do kill "$agent" 2>/dev/null || true; done
+    wait
+    if [ "$MODE" = namespaces ]; then
+        ip netns del "cvb$$a" 2>/dev/null || true
+        ip netns del "cvb$$b" 2>/dev/null || true
+    fi
+    rm -rf "$WORK"
+}
+trap clean_up EXIT
+
+pinned() { if [ "${PIN:-0}" = 1 ]; then taskset -c "$1" "${@:2}"; else "${@:2}"; fi; }
+
+if [ "$MODE" = namespaces ]; then
+    readonly SERVER=10.79.0.2 DEVICE=cvveth
+    host_a() { pinned 0 ip netns exec "cvb$$a" "$@"; }
+    host_b() { pinned 1 ip netns exec "cvb$$b" "$@"; }
+    ip netns add "cvb$$a"
+    ip netns add "cvb$$b"
+    ip link add $DEVICE netns "cvb$$a" type veth peer name $DEVICE netns "cvb$$b"
+    ip -n "cvb$$a" addr add 10.79.0.1/24 dev $DEVICE
+    ip -n "cvb$$b" addr add $SERVER/24 dev $DEVICE
+    for name in "cvb$$a" "cvb$$b"; do
+        ip -n "$name" link set lo up
+        ip -n "$name" link set $DEVICE up
+    done
+else
+    readonly SERVER=10.9.0.2 DEVICE=eth0
+    host_a() { hostA "$@"; }
+    host_b() { hostB "$@"; }
+fi
+
+export CONVOY_DIR=$WORK CONVOY_FABRIC=$FABRIC
+
+# Bytes that both hosts have sent so far.
+wire_bytes() {
+    local total=0 host
+    for host in host_a host_b; do
+        total=$((total + $($host cat /sys/class/net/$DEVICE/statistics/tx_bytes)))
+    done
+    printf '%s' "$total"
+}
+
+wait_for() { # FILE TEXT
+    local turn
+    for turn in $(seq 300); do
+        if grep -q "$2" "$1" 2>/dev/null; then return; fi
+        sleep 0.1
+    done
+    printf 'nothing of "%s" in %s after %s turns:\n' "$2" "$1" "$turn" >&2
+    cat "$1" >&2
+    exit 1
+}
+
+start_agents() {
+    local host
+    for host in host_a host_b; do
+        CONVOY_LOG=info $host "$RELEASE/convoy" agent --insecure >"$WORK/$host.log" 2>&1 &
+        AGENTS+=($!)
+        wait_for "$WORK/$host.log" "agent is ready"
+    done
+}
+
+# One run: what the client or the server prints, as "NAME VALUE" lines, and the bytes on the wire.
+run() { # KIND PROGRAM SERVER-ARGS CLIENT-ARGS
+    local preload=() server before
+    case "$1" in
+        convoy) preload=(env "LD_PRELOAD=$RELEASE/libconvoy.so") ;;
+        rsockets) preload=(env LD_PRELOAD=/usr/lib/x86_64-linux-gnu/rsocket/librspreload.so.1 RDMAV_FORK_SAFE=1) ;;
+    esac
+    PORT=$((PORT + 1))
+    # shellcheck disable=SC2086
+    host_b "${preload[@]}" "$RELEASE/$2" --role server --port $PORT --host $SERVER $3 >"$WORK/server" 2>&1 &
+    server=$!
+    wait_for "$WORK/server" ready
+    before=$(wire_bytes)
+    # shellcheck disable=SC2086
+    host_a "${preload[@]}" timeout 60 "$RELEASE/$2" --role client --host $SERVER --port $PORT $4 >"$WORK/client" 2>&1 || true
+    for _ in $(seq 100); do kill -0 $server 2>/dev/null || break; sleep 0.1; done
+    kill $server 2>/dev/null || true
+    wait $server 2>/dev/null || true
+    cat "$WORK/client" "$WORK/server"
+    printf 'wire_bytes %s\n' "$(($(wire_bytes) - before))"
+}
+
+value() { awk -v name="$1" '$1 == name {print $2; found = 1} END {if (!found) print 0}' "$2"; }
+median() { sort -g | awk '{all[NR] = $1} END {print all[int((NR + 1) / 2)]}'; }
+
+measure() { # NAME FIGURE PROGRAM SERVER-ARGS CLIENT-ARGS
+    local kinds=(tcp convoy) kind
+    [ "${RSOCKETS:-0}" != 1 ] || kinds+=(rsockets)
+    for kind in "${kinds[@]}"; do : >"$WORK/$kind.figures"; : >"$WORK/$kind.wire"; done
+    for _ in $(seq "$ROUNDS"); do
+        for kind in "${kinds[@]}"; do
+            run "$kind" "$3" "$4" "$5" >"$WORK/output"
+            value "$2" "$WORK/output" >>"$WORK/$kind.figures"
+            awk '$1 == "bytes" {bytes = $2} $1 == "wire_bytes" && bytes {printf "%.3f\n", $2 / bytes}' \
+                "$WORK/output" >>"$WORK/$kind.wire"
+        done
+    done
+    for kind in "${kinds[@]}"; do
+        printf '%-34s %-9s %14.1f %s' "$1" "$kind" "$(median <"$WORK/$kind.figures")" "$2"
+        if [ -s "$WORK/$kind.wire" ]; then
+            printf '   %s wire bytes per byte' "$(median <"$WORK/$kind.wire")"
+        fi
+        printf '\n'
+    done
+}
+
+start_agents
+printf 'fabric %s, %s rounds, medians\n' "$FABRIC" "$ROUNDS"
+measure "64 sockets x 64 B, one way" messages_per_s load-many "" "--sockets 64 --size 64 --seconds $PERIOD"
+measure "64 sockets x 16 B, one way" messages_per_s load-many "" "--sockets 64 --size 16 --seconds $PERIOD"
+measure "one socket x 64 B, one way" messages_per_s load-many "--sockets 1" "--sockets 1 --size 64 --seconds $PERIOD"
+measure "64 B round trip (mean)" rtt_us load-pingpong "" "--seconds $PERIOD"
+measure "64 B round trip (median)" p50_us load-pingpong "" "--seconds $PERIOD"
+measure "128 KiB writes" mb_per_s load-bulk "" "--size 131072 --seconds $PERIOD"
+for host in host_a host_b; do
+    printf '%s: ' "$host"
+    grep -c "link is up" "$WORK/$host.log"
+done
