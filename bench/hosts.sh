@@ -136,7 +136,7 @@ measure "64 sockets x 16 B, one way" messages_per_s load-many "" "--sockets 64 -
 measure "one socket x 64 B, one way" messages_per_s load-many "--sockets 1" "--sockets 1 --size 64 --seconds $PERIOD"
 measure "64 B round trip (mean)" rtt_us load-pingpong "" "--seconds $PERIOD"
 measure "64 B round trip (median)" p50_us load-pingpong "" "--seconds $PERIOD"
-measure "128 KiB writes" mb_per_s load-bulk "" "--size 131072 --seconds $PERIOD"
+measure "128 KiB writes" gb_per_s load-bulk "" "--size 131072 --seconds $PERIOD"
 for host in host_a host_b; do
     printf '%s: ' "$host"
     grep -c "link is up" "$WORK/$host.log"

@@ -155,7 +155,7 @@ fn rails(options: &Options, settings: &Settings) -> Result<Vec<Rail>, Failure> {
     let is_named = |rail: &RailInfo, name: &String| {
         rail.domain == *name || rail.address.is_some_and(|address| address.to_string() == *name)
     };
-    let chosen = discover(wanted)
+    let chosen = discover_patiently(wanted)
         .into_iter()
         .filter(|rail| options.rails.is_empty() || options.rails.iter().any(|name| is_named(rail, name)));
     let mut rails = Vec::new();

@@ -17,8 +17,8 @@ fn in_ways(world: &World, scenario: &'static str, ways: &[&str], connections: u6
     said
 }
 
-/// Most bytes have to go through the channel: what a receiver is slow to take may go through the kernel.
-fn mostly_far(world: &World) {
+/// Much has to go through the channel; what a receiver or a slow fabric does not take in time may go through the kernel.
+fn much_is_far(world: &World) {
     if world.accelerated() {
         let counters = world.counters();
         let (far, kernel) = (counters.get("bytes_sent"), counters.get("kernel_bytes_sent"));
@@ -32,7 +32,7 @@ fn mostly_far(world: &World) {
 fn echo(provider: &str) {
     both(provider, &Plan::pair(), |world| {
         let said = in_ways(world, "echo", &WAYS, 4, "--bytes 700000");
-        mostly_far(world);
+        much_is_far(world);
         said
     });
 }
@@ -41,7 +41,7 @@ fn small_messages(provider: &str) {
     both(provider, &Plan::pair(), |world| {
         let mut said = in_ways(world, "pingpong", &WAYS, 8, "--bytes 60000");
         said += &in_ways(world, "pingpong", &WAYS[..1], 2, "--bytes 10000 --delay");
-        mostly_far(world);
+        much_is_far(world);
         said
     });
 }
