@@ -42,7 +42,8 @@ pub(crate) enum Command {
 
 /// Run a program under Convoy
 ///
-/// The program replaces this command: it has the same process id, and its exit status is the one you see.
+/// The program replaces this command: it has the same process id, and its exit status is the one you see. Where
+/// CONVOY_FABRIC names a provider and no agent runs, one is started in the background.
 #[derive(Args, Debug)]
 #[command(after_help = "All settings: 'convoy run --help'.", after_long_help = run_help())]
 pub(crate) struct Run {
@@ -68,7 +69,7 @@ pub(crate) struct Run {
 /// users, otherwise its own. CONVOY_FABRIC chooses the provider: 'auto' takes the best RDMA device there is.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Exit status: 0 ended by a signal; 1 it cannot start, or the key cannot be made; 2 wrong usage.")]
+Exit status: 0 ended by a signal, or not needed any more; 1 it cannot start, or the key cannot be made; 2 wrong usage.")]
 pub(crate) struct Agent {
     /// The key that all agents share; made with --new-key
     #[arg(long, value_name = "FILE")]
@@ -110,14 +111,15 @@ pub(crate) struct Agent {
 
 /// Show the counters of programs that run under Convoy now
 ///
-/// Reading them costs the programs nothing. A program appears once it has used a TCP connection on this host.
+/// Reading them costs the programs nothing. A program appears once it has used a TCP connection on this host. Where an
+/// agent answers this user, its links to other hosts are shown too.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Exit status: 0 done; 1 the process PID does not run under Convoy, or the counters cannot be read; 2 wrong usage.")]
 pub(crate) struct Stat {
     /// Only this process, with every counter and its meaning
     pub(crate) pid: Option<u32>,
-    /// Print JSON for programs: an object with a list 'processes'
+    /// Print JSON for programs: an object with a list 'processes', and 'agent' if there is one
     #[arg(long)]
     pub(crate) json: bool,
     /// Print again every so many seconds, with numbers per second, until interrupted

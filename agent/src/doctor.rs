@@ -79,11 +79,7 @@ pub(crate) fn doctor(options: &Doctor) -> Outcome {
     let here = machine.good() && program.as_ref().is_none_or(|(_, findings)| findings.good());
     let good = here && fabric.good();
     let all = All { program, machine, fabric };
-    let text = if options.json {
-        document(&all, good)
-    } else {
-        report(&all, here)
-    };
+    let text = if options.json { document(&all, good) } else { report(&all, here) };
     print(&text)?;
     Ok(if good { 0 } else { NO })
 }

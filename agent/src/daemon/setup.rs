@@ -92,8 +92,6 @@ impl Setup {
             cannot(format!("this kernel does not tell network namespaces apart (Linux 5.14 does): {error}"))
         })?;
         let waiter = Waiter::new().map_err(cannot)?;
-        let signals = Signals::new().map_err(cannot)?;
-        waiter.add(signals.as_fd(), Token::Signal).map_err(cannot)?;
         let policy = match &options.policy {
             Some(path) => Policy::read(path).map_err(cannot)?,
             None => Policy::default(),
@@ -102,6 +100,9 @@ impl Setup {
         for rail in &rails {
             tracing::info!(rail = rail.fabric.name(), "rail");
         }
+        // After libfabric was loaded: some of its providers' libraries take SIGTERM for themselves.
+        let signals = Signals::new().map_err(cannot)?;
+        waiter.add(signals.as_fd(), Token::Signal).map_err(cannot)?;
         let (peers, from_peers, instance) = peers(options, &waiter)?;
         let (server, path) = server(settings, network)?;
         let board = Arc::new(Board::new());

@@ -90,8 +90,10 @@ fn devices(directory: &Path, findings: &mut Findings) {
                 used.then(|| if kind.is_empty() { text } else { format!("{text} ({kind})") })
             });
             let gids: Vec<String> = gids.collect();
-            let list = if gids.is_empty() { "no GIDs".to_owned() } else { format!("GIDs {}", gids.join(", ")) };
-            let text = format!("{device} port {number}: {}, {}, {list}", state.to_lowercase(), read("link_layer"));
+            let list =
+                if gids.is_empty() { "no GIDs".to_owned() } else { format!("GIDs {}", gids.join(", ")) };
+            let text =
+                format!("{device} port {number}: {}, {}, {list}", state.to_lowercase(), read("link_layer"));
             match state {
                 "ACTIVE" if gids.is_empty() => {
                     findings.note("RDMA devices", format!("{text}: give its interface an address"));
@@ -106,7 +108,8 @@ fn devices(directory: &Path, findings: &mut Findings) {
 /// What is in a directory, numbers in their order.
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort_by_key(|name| (name.parse::<u32>().unwrap_or(u32::MAX), name.clone()));
     names
 }
@@ -144,7 +147,8 @@ fn agent(settings: &Settings, findings: &mut Findings) {
             return findings.fine("agent", format!("runs at {} (only root may ask it)", place.display()));
         }
         Err(error) => {
-            return findings.note("agent", format!("runs at {}, but does not answer: {error}", place.display()));
+            return findings
+                .note("agent", format!("runs at {}, but does not answer: {error}", place.display()));
         }
     }
     let status: Option<Status> =

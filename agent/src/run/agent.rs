@@ -22,7 +22,10 @@ const KEY: &str = ".config/convoy/key";
 
 /// Starts an agent if this program wants one and there is none; says in one line why not.
 pub(super) fn ensure(settings: &Settings, given: &[(String, String)]) {
-    if !settings.enabled || !matches!(settings.fabric, Fabric::Provider(_)) || contact::find(settings).is_some() {
+    if !settings.enabled
+        || !matches!(settings.fabric, Fabric::Provider(_))
+        || contact::find(settings).is_some()
+    {
         return;
     }
     if let Err(reason) = start(settings, given)
@@ -34,7 +37,8 @@ pub(super) fn ensure(settings: &Settings, given: &[(String, String)]) {
 
 fn start(settings: &Settings, given: &[(String, String)]) -> Result<(), String> {
     let trust = trust(std::env::var_os("HOME").as_deref(), settings.agent_insecure)?;
-    let (log, path) = log(settings).map_err(|error| format!("the agent has no place for its log: {error}"))?;
+    let (log, path) =
+        log(settings).map_err(|error| format!("the agent has no place for its log: {error}"))?;
     let command = std::env::current_exe().map_err(|error| format!("no agent can be started: {error}"))?;
     let mut agent = Command::new(command);
     agent.args(["agent", "--background", "--idle-exit", IDLE_EXIT]).args(trust);

@@ -76,8 +76,11 @@ fn row(agent: &Agent, link: &LinkStatus) -> Vec<String> {
     };
     let seconds = before.map_or(1.0, |(_, seconds)| seconds);
     let messages = grown(|link| link.messages_sent);
-    let per_batch =
-        LinkStatus::per_batch(messages, grown(|link| link.batches_sent), grown(|link| link.acknowledgements_sent));
+    let per_batch = LinkStatus::per_batch(
+        messages,
+        grown(|link| link.batches_sent),
+        grown(|link| link.acknowledgements_sent),
+    );
     let payload = grown(|link| link.payload_bytes_sent);
     let wire = link.wire_bytes_sent.map(|_| grown(|link| link.wire_bytes_sent.unwrap_or(0)));
     let utilisation = wire.filter(|wire| *wire > 0.0).map(|wire| payload / wire);

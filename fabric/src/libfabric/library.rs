@@ -83,6 +83,8 @@ fn load() -> Result<Library, Error> {
     preset(c"RDMAV_FORK_SAFE", c"1");
     // With the default of 256, ofi_rxm over verbs asks for more receives than small devices have.
     preset(c"FI_UNIVERSE_SIZE", c"127");
+    // libinfinipath, below the provider psm, else takes SIGTERM and SIGINT for itself and ends the process with status 1.
+    preset(c"IPATH_NO_BACKTRACE", c"1");
     let name = CString::from(c"libfabric.so.1");
     // SAFETY: loading runs the library's initializers, which expect nothing of this program.
     let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };

@@ -81,8 +81,8 @@ pub fn version() -> Result<(u32, u32), Error> {
 /// Opens a rail of the provider with this name, in libfabric's spelling (`tcp`, `verbs`, `udp;ofi_rxd`), at the given
 /// end of the host or the provider's first. Both ends of a link need the same provider and the same way of placement.
 ///
-/// The first call in a process loads the library, and sets RDMAV_FORK_SAFE and FI_UNIVERSE_SIZE in the environment
-/// unless they are there; it is best made before other threads read the environment.
+/// The first call in a process loads the library, and sets RDMAV_FORK_SAFE, FI_UNIVERSE_SIZE and IPATH_NO_BACKTRACE in the
+/// environment unless they are there; it is best made before other threads read the environment.
 ///
 /// # Errors
 /// There is no libfabric, no such provider or device, or the device refuses.
