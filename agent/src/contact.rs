@@ -68,7 +68,10 @@ pub(crate) fn ask(agent: &Path, page: &str) -> io::Result<String> {
     stream.set_write_timeout(Some(PATIENCE))?;
     write!(stream, "GET {page} HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
-    stream.take(LONGEST).read_to_string(&mut answer)?;
+    stream.take(LONGEST).read_to_string(&mut answer).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "it takes too long"),
+        _ => error,
+    })?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
     match head.split(' ').nth(1) {
         Some("200") => Ok(body.to_owned()),

@@ -194,8 +194,11 @@ impl Call<'_> {
                 Ok(Sent::NoRoom) if bytes.remaining() == 0 => return Ok(total),
                 Ok(Sent::NoRoom) => {
                     let nonblocking = self.nonblocking();
-                    if !spin::for_room(nonblocking, || self.channel.has_room(self.slot)) {
+                    let room = spin::for_room(nonblocking, || self.channel.has_room(self.slot));
+                    if !room && self.channel.may_use_kernel(self.slot) {
                         self.channel.spill(self.slot);
+                    } else if !room && nonblocking {
+                        return if total > 0 { Ok(total) } else { Err(libc::EAGAIN) };
                     }
                 }
                 Err(trouble) => {

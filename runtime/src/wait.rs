@@ -49,7 +49,7 @@ pub fn readiness(fd: i32, socket: &Socket, channel: &Channel, slot: u32, wanted:
     let mut ask = reads_kernel || socket.hint.load(Ordering::Relaxed) || socket.look_due();
     if wanted & OUT != 0 {
         if channel.sends_here(slot) {
-            ready |= OUT;
+            ready |= if channel.is_writable(slot) { OUT } else { 0 };
         } else {
             kernel_wanted |= OUT;
             ask = true;

@@ -182,8 +182,12 @@ impl Engine {
             }
             program.awake = false;
         }
-        let may_sleep = self.rails.iter_mut().all(|rail| rail.fabric.may_sleep());
-        let polled = self.rails.iter().any(|rail| rail.fabric.wait_descriptor().is_none());
+        let may_sleep = self
+            .rails
+            .iter_mut()
+            .all(|rail| rail.fabric.wait_descriptor().is_none() || rail.fabric.may_sleep());
+        let linked = self.links.iter().flatten().next().is_some();
+        let polled = linked && self.rails.iter().any(|rail| rail.fabric.wait_descriptor().is_none());
         if news {
             self.wake_programs_with_news();
         }

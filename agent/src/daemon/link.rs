@@ -52,6 +52,8 @@ pub(crate) struct Link {
     sent: VecDeque<Vec<(usize, u64)>>,
     oldest: u32,
     spare: Vec<Vec<(usize, u64)>>,
+    /// Switches of programs that were told in batches that are not consumed: batch, stream, number.
+    pub(crate) announced: VecDeque<(u32, StreamNumber, u32)>,
     /// Batches with more than cursors have arrived and were not answered.
     pub(crate) owes: bool,
     pub(crate) counters: LinkCounters,
@@ -137,6 +139,7 @@ impl Link {
             sent: VecDeque::new(),
             oldest: 0,
             spare: Vec::new(),
+            announced: VecDeque::new(),
             owes: false,
             counters: LinkCounters::default(),
             wire: Wire::default(),
@@ -257,6 +260,16 @@ impl Link {
         if list.capacity() > 0 && self.spare.len() < 64 {
             self.spare.push(list);
         }
+    }
+
+    /// The next switch that the other host knows of, now that it has consumed all batches before `consumed`.
+    pub(crate) fn next_heard(&mut self, consumed: u32) -> Option<(StreamNumber, u32)> {
+        let (sequence, stream, number) = *self.announced.front()?;
+        if (sequence.wrapping_sub(consumed) as i32) >= 0 {
+            return None;
+        }
+        self.announced.pop_front();
+        Some((stream, number))
     }
 
     /// Whether anything waits to be sent.

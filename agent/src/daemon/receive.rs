@@ -102,8 +102,17 @@ impl Engine {
         done.iter().for_each(|sequence| self.finish_batch(index, *sequence));
         done.clear();
         self.delivered = done;
-        if let Some(link) = self.links[index].as_mut() {
-            link.forget_before(head.delivered);
+        let Some(link) = self.links[index].as_mut() else { return Ok(()) };
+        link.forget_before(head.delivered);
+        while let Some((number, switch)) =
+            self.links[index].as_mut().and_then(|l| l.next_heard(head.consumed))
+        {
+            let stream = self.links[index].as_mut().and_then(|link| link.stream(number));
+            let Some((program, slot)) = stream.map(|stream| (stream.program, stream.slot)) else { continue };
+            if let Some(port) = self.programs[program].as_ref().and_then(|program| program.port.as_ref()) {
+                port.set_heard(slot, switch);
+                self.touched.push((program, slot));
+            }
         }
         Ok(())
     }

@@ -209,7 +209,7 @@ fn discover_patiently(wanted: &str) -> Vec<RailInfo> {
 }
 
 fn peers(options: &Options, waiter: &Waiter) -> Result<(Peers, Events, u128), Failure> {
-    let hello = Hello::new(&host_name(), PROTOCOL).map_err(cannot)?;
+    let hello = Hello::new(host_name(), PROTOCOL).map_err(cannot)?;
     let instance = hello.instance;
     let mut config = Config::new(hello);
     config.listen = SocketAddr::new(options.listen.unwrap_or(config.listen.ip()), options.port);

@@ -52,7 +52,7 @@ impl Board {
 
     fn is_wanted(&self) -> bool {
         let asked = self.asked.load(Ordering::Relaxed);
-        asked > 0 && self.now().saturating_sub(asked) < INTEREST.as_millis() as u64
+        asked > 0 && self.now().saturating_sub(asked - 1) < INTEREST.as_millis() as u64
     }
 
     fn show(&self, status: Status) {

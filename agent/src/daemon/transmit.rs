@@ -211,6 +211,9 @@ fn build(link: &mut Link, programs: &mut [Option<Program>], room: &mut [u8], now
         if !writer.control(stream, control) {
             break;
         }
+        if let Control::Announce { number, .. } = control {
+            link.announced.push_back((link.send.next_sequence(), stream, number));
+        }
         link.controls.pop_front();
     }
     let early = core::iter::from_fn(|| link.receive.next_early());

@@ -16,6 +16,8 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence};
 /// How long the other host may take to bring a stream back to the kernel.
 const PATIENCE_NS: u64 = 2_000_000_000;
 const NAP_NS: u64 = 50_000;
+/// Longer than it takes to notice that an agent is gone.
+const GIVE_UP_NS: u64 = 6_000_000_000;
 
 /// The way to the agent.
 pub struct Way {
@@ -57,6 +59,31 @@ impl Channel {
     #[inline]
     pub fn way(&self) -> Option<&Way> {
         self.way.as_ref()
+    }
+
+    /// Whether what is sent may go through the kernel: the other end must know that it went through the channel before, or it
+    /// would take the kernel's bytes first.
+    pub fn may_use_kernel(&self, slot: u32) -> bool {
+        let announced = self.own_line(slot).announced.load(Ordering::Relaxed);
+        self.way.is_none()
+            || announced & 1 == 0
+            || self.peer_line(slot).kernel_senders.load(Ordering::Acquire) == announced
+            || self.recovery(slot) != Recovery::None
+            || !self.usable()
+    }
+
+    /// Waits until [`Self::may_use_kernel`]; that takes a round trip between the agents, and no longer than until they are
+    /// given up.
+    pub(super) fn await_kernel(&self, slot: u32) {
+        let start = sys::now_ns();
+        while !self.may_use_kernel(slot) && sys::now_ns() - start < GIVE_UP_NS {
+            sys::sleep_ns(NAP_NS);
+        }
+    }
+
+    /// Whether a send would get on: there is room, or the kernel may be used.
+    pub fn is_writable(&self, slot: u32) -> bool {
+        self.way.is_none() || self.may_use_kernel(slot) || self.has_room(slot)
     }
 
     /// Whether this side's end of a slot is in use.

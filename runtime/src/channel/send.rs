@@ -334,6 +334,7 @@ impl Channel {
     /// What this side sends on the stream goes through the kernel from now on; wakes the receiver.
     pub fn send_through_kernel(&self, slot: u32) -> bool {
         self.publish_held();
+        self.await_kernel(slot);
         let _section = Section::new();
         let Ok(guard) = self.lock_sending() else {
             return false;
@@ -351,6 +352,7 @@ impl Channel {
     /// as it takes the receiver to catch up. To be followed by [`Channel::end_kernel_send`].
     pub fn begin_kernel_send(&self, slot: u32) -> Result<(), Trouble> {
         self.publish_held();
+        self.await_kernel(slot);
         let _section = Section::new();
         let guard = self.lock_sending()?;
         self.switch_to_kernel(slot, guard.stream(slot));

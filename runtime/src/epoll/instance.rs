@@ -178,7 +178,11 @@ impl Instance {
             match socket.watch.load(Ordering::Relaxed) {
                 0 => {}
                 MANY => state.descriptors_of(index).into_iter().for_each(|fd| state.news(fd, false)),
-                mark => state.news(mark as u32 as i32, false),
+                mark => {
+                    // An agent's news may be about room.
+                    let far = socket.stream().is_some_and(|(channel, _)| channel.leads_to_agent());
+                    state.news(mark as u32 as i32, far);
+                }
             }
         }
     }

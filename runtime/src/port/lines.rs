@@ -110,6 +110,12 @@ impl Port {
         self.mark(slot);
     }
 
+    /// The other end knows of so many of the program's switches.
+    pub fn set_heard(&self, slot: u32, number: u32) {
+        self.own(slot).kernel_senders.store(number, Ordering::Release);
+        self.mark(slot);
+    }
+
     fn mark(&self, slot: u32) {
         self.segment.changes(AGENT).mark(slot);
     }

@@ -118,7 +118,8 @@ pub struct SideLine {
     pub recalled: AtomicU64,
     /// This side's descriptor of the connection, for a recall.
     pub descriptor: AtomicU32,
-    /// Threads of this side inside a kernel send on the connection: SeqCst, as is the other side's state, so that either a
+    /// In an agent's line: how many of the program's switches the other host knows of; Release, read with Acquire. In a
+    /// program's: threads of this side inside a kernel send on the connection: SeqCst, as is the other side's state, so that either a
     /// sender sees a recall or the recall sees the sender.
     pub kernel_senders: AtomicU32,
     /// Bells of this side's threads that wait for bytes of this stream.

@@ -230,7 +230,7 @@ impl Poll<'_> {
             Kind::Stream(_, channel, slot) => {
                 let reads = member.events & (libc::POLLIN | libc::POLLRDNORM) != 0 && channel.has_bytes(slot);
                 let writes = member.events & (libc::POLLOUT | libc::POLLWRNORM) != 0;
-                reads || !channel.usable() || writes && channel.sends_here(slot)
+                reads || !channel.usable() || writes && channel.sends_here(slot) && channel.is_writable(slot)
             }
             Kind::Epoll => epoll::ready(member.fd),
             Kind::Candidate(..) => false,
@@ -317,7 +317,12 @@ impl Poll<'_> {
 
     fn readers(&self) -> impl Iterator<Item = (&'static Channel, u32)> {
         self.members.iter().filter_map(|member| match member.kind {
-            Kind::Stream(_, channel, slot) if member.events & libc::POLLIN != 0 => Some((channel, slot)),
+            // Of another host's end everything is heard from the agent, also that it is closed.
+            Kind::Stream(_, channel, slot)
+                if member.events & libc::POLLIN != 0 || channel.leads_to_agent() =>
+            {
+                Some((channel, slot))
+            }
             _ => None,
         })
     }

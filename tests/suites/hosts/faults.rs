@@ -5,15 +5,26 @@ use convoy_tests::hosts::{Pair, Plan, World, until};
 
 use crate::common::{TCP, convoy, job};
 
-/// Traffic on accelerated connections, which goes on until it is stopped.
+/// Traffic on accelerated connections, which goes on until it is stopped. Those that were turned down because an agent
+/// has just come back are ended, and others made.
 fn load<'w>(world: &'w World, port: u16, options: &str) -> Pair<'w> {
     let options = format!("--bytes 0 --pace 300 {options}");
-    let mut pair = job("echo", 6, &options).port(port).start(world.host(1), world.host(0));
-    pair.connected();
-    pair.accelerated();
-    pair.go();
-    pair.goes_on(2);
-    pair
+    let first = port;
+    for port in first..first + 90 {
+        let mut pair = job("echo", 6, &options).port(port).start(world.host(1), world.host(0));
+        pair.connected();
+        until(|| pair.are_far() || pair.turned_down());
+        pair.go();
+        if pair.are_far() {
+            pair.goes_on(2);
+            return pair;
+        }
+        pair.stop();
+        pair.succeeds();
+        // Not a wait for anything: so many attempts take longer than an agent keeps away from another.
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
+    world.fail("connections are never accelerated again")
 }
 
 /// New connections are accelerated again: not necessarily the first, because an agent does not ask at once again after
@@ -28,6 +39,9 @@ fn accelerated_again(world: &World, port: u16) {
         pair.go();
         pair.succeeds();
         port += 1;
+        if !far {
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        }
         far
     });
 }
