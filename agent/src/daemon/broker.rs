@@ -121,7 +121,9 @@ impl Engine {
         }
         let offer = LocalOffer { program: index, id, since: now, rail, state: OfferState::Waiting };
         self.broker.local.insert(ends, offer);
-        match self.peers.probe(ends.remote.ip()) {
+        // There may be a connection already while this side's own attempt is still on its way.
+        let known = self.broker.session_for(ends.remote.ip()).map(|(_, peer)| Probe::Known(peer));
+        match known.unwrap_or_else(|| self.peers.probe(ends.remote.ip())) {
             Probe::Known(peer) => {
                 self.send(peer, &Message::Offer { local: ends.local, remote: ends.remote });
                 self.meet(ends);
@@ -269,7 +271,8 @@ impl Engine {
     pub(super) fn on_open(&mut self, instance: u128, ends: Ends, token: u64, stream: u32) {
         let link = self.links.iter().position(|link| {
             link.as_ref().is_some_and(|link| {
-                link.token == token && link.host == instance && link.state == LinkState::Up
+                // The other side may know a moment earlier that the link is up.
+                link.token == token && link.host == instance && link.state != LinkState::Proposed
             })
         });
         let Some(link) = link else { return };

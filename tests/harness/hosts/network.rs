@@ -185,21 +185,30 @@ impl Namespace {
     }
 
     fn processes(&self) -> Vec<i32> {
-        let output = Command::new("ip").args(["netns", "pids", &self.name]).output().expect("ip");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+        processes_in(&self.name)
     }
 }
 
 impl Drop for Namespace {
     /// Whatever still runs there was started by the test that made it.
     fn drop(&mut self) {
-        for pid in self.processes() {
-            // SAFETY: no memory is involved.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-        }
-        let _ = ip(&format!("netns delete {}", self.name));
+        delete(&self.name);
     }
+}
+
+fn processes_in(name: &str) -> Vec<i32> {
+    let output = Command::new("ip").args(["netns", "pids", name]).output().expect("ip");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Deletes a namespace of this harness, with what runs in it.
+fn delete(name: &str) {
+    for pid in processes_in(name) {
+        // SAFETY: no memory is involved.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+    let _ = ip(&format!("netns delete {name}"));
 }
 
 /// Moves the calling thread into a namespace.
@@ -241,7 +250,7 @@ fn sweep() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
         if pid.is_some_and(|pid| !fs::exists(format!("/proc/{pid}")).unwrap_or(true)) {
-            let _ = ip(&format!("netns delete {name}"));
+            delete(&name);
         }
     }
 }

@@ -23,7 +23,7 @@ fn much_is_far(world: &World) {
         let counters = world.counters();
         let (far, kernel) = (counters.get("bytes_sent"), counters.get("kernel_bytes_sent"));
         world.check(
-            far > kernel,
+            4 * far > kernel,
             &format!("{far} bytes went through channels and {kernel} through the kernel"),
         );
     }
