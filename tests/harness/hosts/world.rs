@@ -231,8 +231,14 @@ impl<'w> Host<'w> {
         clear_settings(&mut command);
         command.env("LC_ALL", "C");
         let namespace = self.world.network.descriptor(self.number);
-        // SAFETY: a single system call between fork and exec; the descriptor is open in the child as well.
-        unsafe { command.pre_exec(move || enter(namespace)) };
+        // A test that is killed takes its programs with it.
+        let prepare = move || {
+            // SAFETY: no memory is involved.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            enter(namespace)
+        };
+        // SAFETY: two system calls between fork and exec; the descriptor is open in the child as well.
+        unsafe { command.pre_exec(prepare) };
         command
     }
 
