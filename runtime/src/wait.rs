@@ -87,12 +87,13 @@ fn kernel_part(fd: i32, socket: &Socket, channel: &Channel, slot: u32, kernel_wa
 pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Result<(), i32> {
     let before = Interruptions::so_far();
     hold::release_all();
-    let may_go_on = || {
-        let closed = || channel.leads_to_agent() && !channel.is_open(slot);
-        channel.has_bytes(slot) || channel.has_frames() || !channel.usable() || closed()
-    };
     // Bytes that come through the kernel wake a sleeper, they do not end a spin.
     let through_kernel = channel.own_line(slot).passed.load(Ordering::Relaxed) & 1 == 0;
+    let may_go_on = || {
+        let closed = || channel.leads_to_agent() && !channel.is_open(slot);
+        let news = channel.has_bytes(slot) || channel.has_frames() || !channel.usable() || closed();
+        news || !through_kernel && channel.reaches_kernel(slot, fd)
+    };
     if !through_kernel && spin::until(may_go_on) {
         return Ok(());
     }

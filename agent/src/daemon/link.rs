@@ -52,6 +52,9 @@ pub(crate) struct Link {
     sent: VecDeque<Vec<(usize, u64)>>,
     oldest: u32,
     spare: Vec<Vec<(usize, u64)>>,
+    /// Batches that the peer will answer and has not: those with more than cursors. Others are not answered for their own
+    /// sake, so nothing may wait for them.
+    pub(crate) unanswered: VecDeque<u32>,
     /// Switches of programs that were told in batches that are not consumed: batch, stream, number.
     pub(crate) announced: VecDeque<(u32, StreamNumber, u32)>,
     /// Batches with more than cursors have arrived and were not answered.
@@ -139,6 +142,7 @@ impl Link {
             sent: VecDeque::new(),
             oldest: 0,
             spare: Vec::new(),
+            unanswered: VecDeque::new(),
             announced: VecDeque::new(),
             owes: false,
             counters: LinkCounters::default(),
@@ -259,6 +263,14 @@ impl Link {
         list.clear();
         if list.capacity() > 0 && self.spare.len() < 64 {
             self.spare.push(list);
+        }
+    }
+
+    /// The peer has consumed all batches before `consumed`.
+    pub(crate) fn answered(&mut self, consumed: u32) {
+        let before = |sequence: &u32| (sequence.wrapping_sub(consumed) as i32) < 0;
+        while self.unanswered.front().is_some_and(before) {
+            self.unanswered.pop_front();
         }
     }
 

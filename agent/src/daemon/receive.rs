@@ -97,6 +97,7 @@ impl Engine {
     fn take_cursors(&mut self, index: usize, head: &Head) -> Result<(), String> {
         let Some(link) = self.links[index].as_mut() else { return Ok(()) };
         link.send.on_consumed(head.consumed).map_err(|error| error.to_string())?;
+        link.answered(head.consumed);
         let mut done = core::mem::take(&mut self.delivered);
         link.send.on_delivered(head.delivered, |sequence| done.push(sequence)).map_err(|e| e.to_string())?;
         done.iter().for_each(|sequence| self.finish_batch(index, *sequence));

@@ -186,11 +186,11 @@ impl Engine {
 
 /// Whether what is gathered should leave.
 fn due(link: &mut Link, now_us: u64) -> bool {
+    let busy = link.unanswered.len() >= EAGER;
     if link.pending_frames == 0 {
-        return link.send.in_flight() < EAGER;
+        return !busy;
     }
-    link.gather.in_flight(link.send.in_flight() >= EAGER)
-        || link.gather.poll_timeout().is_some_and(|due| due <= now_us)
+    link.gather.in_flight(busy) || link.gather.poll_timeout().is_some_and(|due| due <= now_us)
 }
 
 /// A batch in memory.
@@ -313,6 +313,9 @@ fn post(
         more: false,
     };
     link.sent(built.frames);
+    if built.full {
+        link.unanswered.push_back(place.sequence);
+    }
     link.counters.batches_sent += 1;
     link.counters.batch_bytes_sent += built.length as u64;
     link.counters.wire_bytes_sent += link.wire.batch(built.length);

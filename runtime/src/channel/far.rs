@@ -86,6 +86,14 @@ impl Channel {
         self.way.is_none() || self.may_use_kernel(slot) || self.has_room(slot)
     }
 
+    /// Whether a switch back to the kernel is reached now. Another thread may have taken the agent's news of it.
+    #[inline]
+    pub fn reaches_kernel(&self, slot: u32, fd: i32) -> bool {
+        self.way.is_some()
+            && self.switch_pending(slot)
+            && self.receive_path(slot, fd).is_ok_and(|path| path == Path::Kernel)
+    }
+
     /// Whether this side's end of a slot is in use.
     pub fn is_open(&self, slot: u32) -> bool {
         self.party.stream(slot).open.load(Ordering::SeqCst) != 0

@@ -227,7 +227,15 @@ impl Poll<'_> {
 
     fn may_be_ready(&self, member: &Member) -> bool {
         match member.kind {
-            Kind::Stream(_, channel, slot) => {
+            Kind::Stream(socket, channel, slot) => {
+                let reads_far = || {
+                    let over =
+                        socket.hint.load(Ordering::Relaxed) && channel.may_end(slot, socket.generation());
+                    over || channel.reaches_kernel(slot, member.fd)
+                };
+                if channel.leads_to_agent() && member.events & libc::POLLIN != 0 && reads_far() {
+                    return true;
+                }
                 let reads = member.events & (libc::POLLIN | libc::POLLRDNORM) != 0 && channel.has_bytes(slot);
                 let writes = member.events & (libc::POLLOUT | libc::POLLWRNORM) != 0;
                 reads || !channel.usable() || writes && channel.sends_here(slot) && channel.is_writable(slot)
