@@ -75,7 +75,7 @@ pub fn withdraw(index: u32, socket: &Socket) {
 pub fn after_fork_in_child() {
     CURRENT.store(core::ptr::null_mut(), Ordering::Release);
     NEXT_TRY.store(0, Ordering::Relaxed);
-    listener::after_fork_in_child();
+    listener::THREAD.after_fork_in_child();
 }
 
 #[cold]

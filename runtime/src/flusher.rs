@@ -8,8 +8,8 @@
 //! A sender stores a batch's deadline and then looks how long the flusher sleeps; the flusher says that it sleeps for
 //! ever, looks for deadlines, and only then says how long it really sleeps. So one of the two sees the other.
 
+use crate::background::Background;
 use crate::channel::hold;
-use crate::lock::Mutex;
 use crate::sys;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -17,21 +17,18 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 const LINGER_US: u64 = 100_000;
 /// Until the next try when fork is at work.
 const PAUSE_US: u64 = 500;
-const STACK_BYTES: usize = 128 << 10;
 
-/// 1 while the thread exists. Changed by whoever starts it and by the thread at its end.
-static RUNNING: AtomicU32 = AtomicU32::new(0);
+/// The thread.
+pub static THREAD: Background = Background::new("convoy-flusher");
 /// Changed by senders to wake the thread.
 static WORD: AtomicU32 = AtomicU32::new(0);
 /// Until when the thread sleeps if nobody wakes it, in microseconds; written by the thread.
 static SLEEPS_UNTIL: AtomicU64 = AtomicU64::new(u64::MAX);
-/// Held while the thread is at work; taken by fork.
-static WORK: Mutex<()> = Mutex::new(());
 
 /// A batch leaves at that time; false when there is no thread that could do it. The deadline is stored already.
 pub fn arm(until_us: u64) -> bool {
     fence(Ordering::SeqCst);
-    if RUNNING.load(Ordering::Relaxed) == 0 && !start() {
+    if !THREAD.is_running() && !THREAD.start(run) {
         return false;
     }
     if SLEEPS_UNTIL.load(Ordering::SeqCst) > until_us {
@@ -41,49 +38,10 @@ pub fn arm(until_us: u64) -> bool {
     true
 }
 
-/// Before fork: waits until the thread holds nothing, and keeps it there.
-pub fn pause() {
-    core::mem::forget(WORK.lock());
-}
-
-/// After fork, in both processes.
-pub fn go_on() {
-    // SAFETY: taken in `pause` by this thread and forgotten.
-    unsafe { WORK.force_unlock() };
-}
-
-/// After fork, in the child, which has no such thread.
+/// After fork, in the child.
 pub fn after_fork_in_child() {
-    crate::lock::free_in_child(&WORK);
+    THREAD.after_fork_in_child();
     SLEEPS_UNTIL.store(u64::MAX, Ordering::Relaxed);
-    RUNNING.store(0, Ordering::Release);
-}
-
-#[cold]
-fn start() -> bool {
-    if RUNNING.swap(1, Ordering::SeqCst) == 1 {
-        return true;
-    }
-    let started = with_signals_blocked(|| {
-        std::thread::Builder::new().name("convoy-flusher".into()).stack_size(STACK_BYTES).spawn(run).is_ok()
-    });
-    if !started {
-        RUNNING.store(0, Ordering::SeqCst);
-    }
-    started
-}
-
-/// A new thread starts with its maker's mask: the program's signals are not for it.
-pub fn with_signals_blocked<T>(action: impl FnOnce() -> T) -> T {
-    // SAFETY: all zeros is a valid set; both sets are writable and live long enough.
-    unsafe {
-        let (mut all, mut before) = (core::mem::zeroed(), core::mem::zeroed());
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        let result = action();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &before, core::ptr::null_mut());
-        result
-    }
 }
 
 fn run() {
@@ -91,7 +49,7 @@ fn run() {
         let word = WORD.load(Ordering::SeqCst);
         SLEEPS_UNTIL.store(u64::MAX, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        let next = match WORK.try_lock() {
+        let next = match THREAD.try_work() {
             Some(_work) => hold::release_due(),
             None => Some(hold::now_us() + PAUSE_US),
         };
@@ -117,7 +75,7 @@ fn sleep(word: u32, microseconds: u64) {
 
 /// Whether the thread may end: not when a batch began meanwhile whose sender still saw the thread.
 fn ends() -> bool {
-    RUNNING.store(0, Ordering::SeqCst);
+    THREAD.end();
     fence(Ordering::SeqCst);
-    hold::next_due().is_none() || RUNNING.swap(1, Ordering::SeqCst) == 1
+    hold::next_due().is_none() || !THREAD.end_is_off()
 }

@@ -39,8 +39,8 @@ pub fn drop_holder(socket: &Socket) {
 pub fn before() {
     channel::hold::release_all();
     core::mem::forget(SLOW.lock());
-    flusher::pause();
-    agent::listener::pause();
+    flusher::THREAD.pause();
+    agent::listener::THREAD.pause();
     epoll::lock_all();
     for (index, socket) in socket::all() {
         match socket.state() {
@@ -83,8 +83,8 @@ fn add_holder(index: u32, socket: &Socket) {
 
 /// In the parent, also when fork failed.
 pub fn after_in_parent() {
-    flusher::go_on();
-    agent::listener::go_on();
+    flusher::THREAD.go_on();
+    agent::listener::THREAD.go_on();
     epoll::unlock_all();
     // SAFETY: taken in `before` by this thread and forgotten.
     unsafe { SLOW.force_unlock() };
@@ -109,8 +109,8 @@ pub fn change_holders(socket: &Socket, more: bool) {
 
 /// In the child: its own identity, bells and counters; the parent's offers are not its own.
 pub fn after_in_child() {
-    flusher::go_on();
-    agent::listener::go_on();
+    flusher::THREAD.go_on();
+    agent::listener::THREAD.go_on();
     epoll::unlock_all();
     // SAFETY: taken in `before` by the thread this one continues.
     unsafe { SLOW.force_unlock() };

@@ -19,6 +19,7 @@
 
 pub mod agent;
 pub mod api;
+mod background;
 mod bell;
 mod channel;
 mod close;

@@ -16,16 +16,14 @@ pub use outgoing::fence_before_ring;
 
 use crate::process::Identity;
 use crate::shm::bell_page::BellPage;
+use crate::shm::blocks::Blocks;
+pub use crate::shm::ring::Lie;
 use crate::shm::ring::{Consumer, Producer};
-use crate::shm::segment::{BLOCK_WORDS, MOST_SLOTS, Segment};
+use crate::shm::segment::{MOST_SLOTS, Segment};
 use crate::{channel::AGENT_SERIAL, sys};
 use core::sync::atomic::{Ordering, fence};
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-
-/// The program wrote something that cannot be true.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lie;
 
 /// Side of the agent in a segment; the program has the other.
 const AGENT: usize = 1;
@@ -39,8 +37,7 @@ pub struct Port {
     fifos: Vec<Option<OwnedFd>>,
     consumer: Consumer,
     producer: Producer,
-    free_blocks: [u64; BLOCK_WORDS],
-    lent_blocks: [u64; BLOCK_WORDS],
+    blocks: Blocks,
     /// Slots that the agent has opened and both sides have closed, with the generation they had.
     closed: VecDeque<(u32, u8)>,
     fresh: u32,
@@ -61,10 +58,6 @@ impl Port {
             // SAFETY: nobody has seen the mapping yet.
             unsafe { segment.unmap() };
         })?;
-        let mut free_blocks = [0; BLOCK_WORDS];
-        for block in 0..segment.geometry.blocks as usize {
-            free_blocks[block / 64] |= 1 << (block % 64);
-        }
         segment.side(AGENT).attached.store(1, Ordering::Release);
         Ok(Self {
             segment,
@@ -72,8 +65,7 @@ impl Port {
             fifos: Vec::new(),
             consumer: Consumer::default(),
             producer: Producer::default(),
-            free_blocks,
-            lent_blocks: [0; BLOCK_WORDS],
+            blocks: Blocks::first(segment.geometry.blocks),
             closed: VecDeque::new(),
             fresh: 0,
             unpublished: false,

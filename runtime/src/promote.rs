@@ -3,7 +3,7 @@
 
 mod far;
 
-pub use far::again;
+pub use far::leave_again;
 
 use crate::channel::{self, Channel};
 use crate::config::{self, settings};
@@ -242,15 +242,28 @@ fn quiet(socket: &Socket) -> bool {
 
 /// The stream is there: from now on this process follows the peer's switches.
 fn start(index: u32, socket: &Socket, fd: i32, channel: &'static Channel, slot: u32, generation: u8) {
+    settle(index, socket, fd, channel, slot, generation, || epoll::adopt(index, socket, channel, slot));
+    stats::process().promotions.add(1);
+}
+
+/// Gives a socket that is being moved its stream; `register` takes its registrations along.
+fn settle(
+    index: u32,
+    socket: &Socket,
+    fd: i32,
+    channel: &'static Channel,
+    slot: u32,
+    generation: u8,
+    register: impl FnOnce(),
+) {
     socket.place(channel, slot, generation);
     channel.party.stream(slot).kernel_read.store(position::consumed(fd).unwrap_or(0), Ordering::Relaxed);
     channel.set_socket(slot, Some(index));
-    epoll::adopt(index, socket, channel, slot);
+    register();
     socket.end_move(State::Promoted);
     channel.own_line(slot).descriptor.store(fd as u32, Ordering::Release);
     channel.own_line(slot).flags.fetch_or(READY, Ordering::Release);
     channel.changed(slot);
-    stats::process().promotions.add(1);
 }
 
 /// IPv4 as v4-mapped, so that both ends of a connection agree.

@@ -44,9 +44,8 @@ pub unsafe fn send(fd: i32, parts: *const libc::iovec, count: usize, flags: i32)
     }
     loop {
         match socket.state() {
-            State::Promoted if !socket.returned.load(Ordering::Relaxed) => break,
             State::Promoted => {
-                promote::again(index, socket, fd);
+                promote::leave_again(index, socket, fd);
                 break;
             }
             State::Candidate if promote::consider(index, socket, fd) => break,
@@ -84,9 +83,8 @@ pub unsafe fn receive(fd: i32, parts: *const libc::iovec, count: usize, flags: i
     }
     loop {
         match socket.state() {
-            State::Promoted if !socket.returned.load(Ordering::Relaxed) => break,
             State::Promoted => {
-                promote::again(index, socket, fd);
+                promote::leave_again(index, socket, fd);
                 break;
             }
             State::Candidate if promote::consider(index, socket, fd) => break,

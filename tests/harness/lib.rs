@@ -11,6 +11,7 @@ pub mod arena;
 pub mod compare;
 pub mod counters;
 pub mod hosts;
+pub mod json;
 pub mod kit;
 pub mod library;
 pub mod run;

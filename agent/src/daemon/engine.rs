@@ -52,6 +52,8 @@ pub(super) struct Engine {
     pub(super) instance: u128,
     pub(super) next_link: u32,
     pub(super) counters: Counters,
+    /// When the present round began, and the same in microseconds since the start.
+    pub(super) now: Instant,
     pub(super) now_us: u64,
     pub(super) board: Arc<Board>,
     /// The agent ends when no program was connected for so long, and when one last was.
@@ -108,6 +110,7 @@ impl Engine {
             instance: setup.instance,
             next_link: 0,
             counters: Counters::default(),
+            now: Instant::now(),
             now_us: 0,
             board: setup.board,
             idle_exit: setup.idle_exit,
@@ -131,6 +134,7 @@ impl Engine {
         let mut next_tick = Instant::now();
         loop {
             let now = Instant::now();
+            self.now = now;
             self.now_us = (now - self.start).as_micros() as u64;
             let mut work = self.poll_rails();
             work |= self.collect();
@@ -149,7 +153,7 @@ impl Engine {
                 if !rounds.is_multiple_of(ROUNDS_PER_LOOK) {
                     continue;
                 }
-                if self.look(Some(Duration::ZERO)) {
+                if self.look(Duration::ZERO) {
                     return;
                 }
                 continue;
@@ -201,7 +205,7 @@ impl Engine {
             _ => due.unwrap_or(TICK).min(TICK),
         };
         self.counters.sleeps += 1;
-        self.look(Some(limit))
+        self.look(limit)
     }
 
     fn wake_programs_with_news(&mut self) {
@@ -215,7 +219,7 @@ impl Engine {
     }
 
     /// Takes what the sockets have to say, waiting for at most `limit`; true when the agent is to end.
-    fn look(&mut self, limit: Option<Duration>) -> bool {
+    fn look(&mut self, limit: Duration) -> bool {
         self.rest_idle_programs();
         let tokens = self.waiter.wait(limit);
         let mut end = false;

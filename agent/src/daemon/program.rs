@@ -113,6 +113,13 @@ impl Program {
         self.slots.get_mut(slot as usize)?.as_mut()
     }
 
+    /// Whether the program has closed its end of a stream.
+    pub(crate) fn has_closed(&self, slot: u32) -> bool {
+        let known = self.slots.get(slot as usize).and_then(Option::as_ref);
+        let closed = |known: &Slot, port: &Port| port.line(slot, known.generation).state == SlotState::Closed;
+        known.zip(self.port.as_ref()).is_some_and(|(known, port)| closed(known, port))
+    }
+
     /// All streams: slots with what is known of them.
     pub(crate) fn streams(&self) -> impl Iterator<Item = (u32, &Slot)> {
         self.slots.iter().enumerate().filter_map(|(index, slot)| Some((index as u32, slot.as_ref()?)))

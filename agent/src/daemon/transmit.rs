@@ -6,7 +6,6 @@ use super::program::Program;
 use convoy_aggregator::batch::{Control, Head, Writer};
 use convoy_fabric::{Fabric, PostError, Source, Write};
 use convoy_runtime::port::{Lie, SlotState};
-use std::time::Instant;
 
 /// Bytes of one stream in a row while others wait.
 const QUANTUM: usize = 8 << 10;
@@ -45,7 +44,7 @@ impl Engine {
 
     fn try_collect(&mut self, index: usize) -> Result<bool, Lie> {
         let Some(program) = self.programs[index].as_mut() else { return Ok(false) };
-        if !program.gone && !self.users.may_take(program.session.uid, Instant::now()) {
+        if !program.gone && !self.users.may_take(program.session.uid, self.now) {
             return Ok(false);
         }
         let Some(port) = program.port.as_mut() else { return Ok(false) };
@@ -89,10 +88,7 @@ impl Engine {
     }
 
     fn close_if_closed(&mut self, index: usize, slot: u32) {
-        let Some(program) = self.programs[index].as_ref() else { return };
-        let Some(port) = &program.port else { return };
-        let generation = program.streams().find(|(known, _)| *known == slot).map(|(_, slot)| slot.generation);
-        if generation.is_some_and(|generation| port.line(slot, generation).state == SlotState::Closed) {
+        if self.programs[index].as_ref().is_some_and(|program| program.has_closed(slot)) {
             self.close_here(index, slot);
         }
     }

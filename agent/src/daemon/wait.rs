@@ -88,14 +88,14 @@ impl Waiter {
     }
 
     /// Waits; whoever has something to say, each once.
-    pub(super) fn wait(&self, limit: Option<Duration>) -> Vec<Token> {
+    pub(super) fn wait(&self, limit: Duration) -> Vec<Token> {
         let mut events =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 64];
-        let limit = limit.map(|limit| rustix::event::Timespec {
+        let limit = rustix::event::Timespec {
             tv_sec: limit.as_secs() as i64,
             tv_nsec: i64::from(limit.subsec_nanos()),
-        });
-        let count = epoll::wait(self.epoll.as_fd(), &mut events[..], limit.as_ref()).unwrap_or(0);
+        };
+        let count = epoll::wait(self.epoll.as_fd(), &mut events[..], Some(&limit)).unwrap_or(0);
         events.iter().take(count).map(|event| Token::from_data(event.data.u64())).collect()
     }
 }

@@ -256,26 +256,22 @@ impl Returning {
             return if ended && nothing { Step::Failed } else { Step::Waits };
         }
         match receive(self.fd, queued.min(PIECE)) {
-            Ok(bytes) if bytes.is_empty() => Step::Failed,
             Ok(bytes) if self.before_mark.len() + bytes.len() > MOST_KEPT => Step::Failed,
             Ok(bytes) => {
                 self.before_mark.extend_from_slice(&bytes);
                 Step::Progress
             }
-            Err(libc::EAGAIN | libc::EINTR) => Step::Waits,
-            Err(_) => Step::Failed,
+            Err(step) => step,
         }
     }
 
     fn read_record(&mut self) -> Step {
         match receive(self.fd, RECORD_BYTES - self.record.len()) {
-            Ok(bytes) if bytes.is_empty() => Step::Failed,
             Ok(bytes) => {
                 self.record.extend_from_slice(&bytes);
                 if self.record.len() < RECORD_BYTES { Step::Progress } else { self.take_record() }
             }
-            Err(libc::EAGAIN | libc::EINTR) => Step::Waits,
-            Err(_) => Step::Failed,
+            Err(step) => step,
         }
     }
 
@@ -302,13 +298,11 @@ impl Returning {
             return Step::Progress;
         }
         match receive(self.fd, left.min(PIECE)) {
-            Ok(bytes) if bytes.is_empty() => Step::Failed,
             Ok(bytes) => {
                 self.again.extend_from_slice(&bytes);
                 Step::Progress
             }
-            Err(libc::EAGAIN | libc::EINTR) => Step::Waits,
-            Err(_) => Step::Failed,
+            Err(step) => step,
         }
     }
 
@@ -333,13 +327,19 @@ impl Returning {
 /// The byte of urgent data.
 const MARK: u8 = 0xc7;
 
-fn receive(fd: i32, most: usize) -> sys::Answer<Vec<u8>> {
+/// Some bytes; or how the step ends without.
+fn receive(fd: i32, most: usize) -> Result<Vec<u8>, Step> {
     let mut bytes = vec![0u8; most];
     let part = iov::single(bytes.as_mut_ptr(), most);
     // SAFETY: one writable part.
-    let count = unsafe { sys::recvmsg(fd, &part, 1, libc::MSG_DONTWAIT) }?;
-    bytes.truncate(count);
-    Ok(bytes)
+    match unsafe { sys::recvmsg(fd, &part, 1, libc::MSG_DONTWAIT) } {
+        Ok(count @ 1..) => {
+            bytes.truncate(count);
+            Ok(bytes)
+        }
+        Err(libc::EAGAIN | libc::EINTR) => Err(Step::Waits),
+        Ok(_) | Err(_) => Err(Step::Failed),
+    }
 }
 
 /// Whether the other end of a far stream has begun to return: its mark has come.

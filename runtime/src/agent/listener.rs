@@ -1,17 +1,16 @@
 //! The thread that hears the agent: answers to offers, and that it is gone.
 //!
 //! It exists only in processes that have offered a connection to an agent. It has all signals blocked; fork finds it
-//! outside of [`WORK`], and a child starts its own when it needs one.
+//! outside of its work, and a child starts its own when it needs one.
 
 use super::Agent;
 use super::failover::Failover;
 use super::protocol::{BYTES, Message};
+use crate::background::Background;
 use crate::channel::{self, Channel};
-use crate::lock::Mutex;
-use crate::{flusher, sys, table};
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use crate::{sys, table};
+use core::sync::atomic::{AtomicI32, Ordering};
 
-const STACK_BYTES: usize = 128 << 10;
 /// Between two looks whether the process has other threads at all.
 const LOOK_S: i64 = 20;
 /// Between two questions whether the agent is there, while there are streams over it.
@@ -24,39 +23,12 @@ const BUSY_NS: i64 = 2_000_000;
 /// Event counter by which the thread is woken; -1 before the first.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 
-/// 1 while the thread exists.
-static RUNNING: AtomicU32 = AtomicU32::new(0);
-/// Held while the thread is at work; taken by fork.
-static WORK: Mutex<()> = Mutex::new(());
-
-/// Before fork: waits until the thread holds nothing, and keeps it there.
-pub fn pause() {
-    core::mem::forget(WORK.lock());
-}
-
-/// After fork, in both processes.
-pub fn go_on() {
-    // SAFETY: taken in `pause` by this thread and forgotten.
-    unsafe { WORK.force_unlock() };
-}
-
-pub fn after_fork_in_child() {
-    crate::lock::free_in_child(&WORK);
-    RUNNING.store(0, Ordering::Release);
-}
+/// The thread.
+pub static THREAD: Background = Background::new("convoy-agent");
 
 /// Whether the thread is there; starts it.
 pub fn running() -> bool {
-    if RUNNING.swap(1, Ordering::SeqCst) == 1 {
-        return true;
-    }
-    let started = flusher::with_signals_blocked(|| {
-        std::thread::Builder::new().name("convoy-agent".into()).stack_size(STACK_BYTES).spawn(run).is_ok()
-    });
-    if !started {
-        RUNNING.store(0, Ordering::SeqCst);
-    }
-    started
+    THREAD.start(run)
 }
 
 /// Wakes the thread, which has something to do that does not come from its sockets. Starts it if need be.
@@ -69,9 +41,7 @@ pub fn wake() {
 fn ring() {
     let fd = WAKE.load(Ordering::Acquire);
     if fd >= 0 {
-        let one = 1u64.to_ne_bytes();
-        // SAFETY: eight readable bytes.
-        let _ = unsafe { sys::write(fd, one.as_ptr(), one.len()) };
+        sys::ring_eventfd(fd);
     }
 }
 
@@ -119,7 +89,7 @@ fn run() {
             Ok(0) if !busy && alone() => break,
             _ => {}
         }
-        let _work = WORK.lock();
+        let _work = THREAD.work();
         if set[sockets].revents != 0 {
             let mut count = [0u8; 8];
             // SAFETY: eight writable bytes.
@@ -142,7 +112,7 @@ fn run() {
         }
         failover.work();
     }
-    RUNNING.store(0, Ordering::SeqCst);
+    THREAD.end();
 }
 
 /// Whether the agent answers: it may be stopped.

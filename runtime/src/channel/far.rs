@@ -169,9 +169,7 @@ impl Channel {
             // Without one yet, whoever gets it rings.
             if doorbell >= 0 && asleep.swap(0, Ordering::SeqCst) != 0 {
                 stats::process().doorbells_rung.add(1);
-                let one = 1u64.to_ne_bytes();
-                // SAFETY: eight readable bytes.
-                let _ = unsafe { sys::write(doorbell, one.as_ptr(), one.len()) };
+                sys::ring_eventfd(doorbell);
             }
         }
     }

@@ -12,8 +12,8 @@ use crate::shm::party::{NONE, Receiving, Recovery};
 use crate::shm::ring;
 use crate::shm::segment::RECOVERED;
 use convoy_aggregator::path::Path;
-use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
-use core::sync::atomic::{AtomicU64, Ordering, fence};
+use convoy_aggregator::wire::{self, Header, Kind};
+use core::sync::atomic::{Ordering, fence};
 
 /// What an end has received and its program has not read, and how far it was.
 pub struct Received {
@@ -69,19 +69,13 @@ impl Channel {
         let capacity = u64::from(self.segment.geometry.ring_bytes);
         let (mut cursor, tail) =
             producer.unreleased(&self.outgoing().consumer, capacity).map_err(|_| Trouble::Broken)?;
-        let base = self.segment.ring(self.side);
         let mut bytes = Vec::new();
         while cursor < tail {
             let offset = (cursor & (capacity - 1)) as usize;
-            // SAFETY: offset is below the ring's size and a multiple of 8.
-            let word = unsafe { (*base.add(offset).cast::<AtomicU64>()).load(Ordering::Relaxed) };
-            let header = Header::from_word(word).map_err(|_| Trouble::Broken)?;
-            let span = wire::span(header.length) as u64;
-            if span > tail - cursor || offset as u64 + span > capacity {
-                return Err(Trouble::Broken);
-            }
+            let checked = self.segment.header_at(self.side, offset, tail - cursor);
+            let (header, span) = checked.map_err(|_| Trouble::Broken)?;
             if header.kind != Kind::Pad && header.slot == slot && header.generation == generation {
-                self.append_payload(header, offset + wire::HEADER_BYTES, &mut bytes)?;
+                self.append_payload(header, offset, &mut bytes)?;
             }
             cursor += span;
         }
@@ -89,19 +83,13 @@ impl Channel {
     }
 
     fn append_payload(&self, header: Header, offset: usize, bytes: &mut Vec<u8>) -> Result<(), Trouble> {
-        let ring = self.segment.ring(self.side);
-        let (start, length) = match header.kind {
-            // SAFETY: the caller has checked that the payload lies inside the ring.
-            Kind::Data => (unsafe { ring.add(offset) }, header.length as usize),
-            _ => {
-                // SAFETY: a frame is at least one word longer than its header, by its span.
-                let word = unsafe { (*ring.add(offset).cast::<AtomicU64>()).load(Ordering::Relaxed) };
-                let named = BlockRef::from_word(word);
-                if header.length != BlockRef::BYTES || named.length > self.segment.geometry.block_bytes {
-                    return Err(Trouble::Broken);
-                }
-                (self.segment.block(self.side, named.block), named.length as usize)
-            }
+        let (start, length) = if header.kind == Kind::Block {
+            let named = self.segment.block_at(self.side, offset, header).map_err(|_| Trouble::Broken)?;
+            (self.segment.block(self.side, named.block), named.length as usize)
+        } else {
+            // SAFETY: the caller has checked that the frame lies inside the ring.
+            let payload = unsafe { self.segment.ring(self.side).add(offset + wire::HEADER_BYTES) };
+            (payload, header.length as usize)
         };
         // SAFETY: inside the ring or the block, by the checks above.
         bytes.extend_from_slice(unsafe { core::slice::from_raw_parts(start, length) });

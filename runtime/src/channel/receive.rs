@@ -279,7 +279,7 @@ impl Channel {
             if available == 0 {
                 break;
             }
-            let (header, span) = self.header_at(offset, available, capacity)?;
+            let (header, span) = self.header_at(offset, available)?;
             if header.kind != Kind::Pad {
                 match self.sort_frame(guard, lane, header, offset, &mut direct, wakes)? {
                     Step::Next => frames += 1,

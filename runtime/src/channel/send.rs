@@ -5,13 +5,15 @@ use super::{Channel, Trouble, hold};
 use crate::config::settings;
 use crate::inside::Section;
 use crate::iov::Cursor;
+use crate::shm::blocks::Blocks;
+use crate::shm::frames::write_header;
 use crate::shm::lock::LockError;
 use crate::shm::party::{LaneSending, Recovery, Sending};
 use crate::shm::segment::{READY, STAYS, SlotState};
 use crate::{position, stats};
 use convoy_aggregator::path::Path;
 use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
-use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::sync::atomic::{Ordering, fence};
 
 /// Largest payload of one inline frame.
 const MAX_INLINE: usize = 16384;
@@ -71,11 +73,7 @@ impl Channel {
     pub(super) fn lend_all_blocks(&self) {
         if let Ok(guard) = self.lock_sending() {
             guard.lane().held = hold::new(settings(), self.leads_to_agent());
-            let blocks = self.segment.geometry.blocks;
-            for (index, word) in guard.lane().free_blocks.iter_mut().enumerate() {
-                let here = blocks.saturating_sub(index as u32 * 64).min(64);
-                *word = if here == 64 { u64::MAX } else { (1 << here) - 1 };
-            }
+            guard.lane().blocks = Blocks::first(self.segment.geometry.blocks);
         }
     }
 
@@ -184,7 +182,7 @@ impl Channel {
         wanted: usize,
     ) -> Result<usize, Trouble> {
         if wanted > settings().coalesce_max as usize
-            && let Some(block) = self.lend_block(lane)
+            && let Some(block) = lane.blocks.lend(&self.outgoing().returned)
         {
             return self.put_block(slot, lane, generation, bytes, wanted, block);
         }
@@ -212,7 +210,7 @@ impl Channel {
         block: u32,
     ) -> Result<usize, Trouble> {
         let Some(target) = self.reserve(lane, size_of::<u64>())? else {
-            give_back(lane, block);
+            lane.blocks.keep(block);
             return Ok(0);
         };
         let length = wanted.min(self.segment.geometry.block_bytes as usize);
@@ -236,49 +234,11 @@ impl Channel {
         stats::lane(self.index as usize).frames_sent.bump(1);
     }
 
-    /// Room for a frame with `length` bytes of payload, contiguous; a Pad frame fills the end of the ring.
+    /// Room for a frame with `length` bytes of payload.
     #[inline]
     fn reserve(&self, lane: &mut LaneSending, length: usize) -> Result<Option<*mut u8>, Trouble> {
-        let capacity = u64::from(self.segment.geometry.ring_bytes);
-        let span = wire::span(length as u32) as u64;
-        let consumer = &self.outgoing().consumer;
-        let to_end = capacity - lane.ring.offset(capacity) as u64;
-        let needed = if to_end < span { to_end + span } else { span };
-        match lane.ring.room(consumer, capacity, needed) {
-            Ok(true) => {}
-            Ok(false) => return Ok(None),
-            Err(_) => return Err(self.fail("impossible cursor")),
-        }
-        let ring = self.segment.ring(self.side);
-        if to_end < span {
-            let pad = Header {
-                kind: Kind::Pad,
-                generation: 0,
-                slot: 0,
-                length: (to_end as usize - wire::HEADER_BYTES) as u32,
-            };
-            // SAFETY: the place up to the end of the ring is free, it holds at least a header.
-            unsafe { write_header(ring.add(lane.ring.offset(capacity)), pad) };
-            lane.ring.advance(to_end);
-        }
-        // SAFETY: the offset is below the ring's size.
-        Ok(Some(unsafe { ring.add(lane.ring.offset(capacity)) }))
-    }
-
-    fn lend_block(&self, lane: &mut LaneSending) -> Option<u32> {
-        if lane.free_blocks.iter().all(|word| *word == 0) {
-            for (index, returned) in self.outgoing().returned.iter().enumerate() {
-                // Only blocks that are really out come back, whatever the peer wrote.
-                let back = returned.swap(0, Ordering::Acquire) & lane.lent_blocks[index];
-                lane.lent_blocks[index] &= !back;
-                lane.free_blocks[index] |= back;
-            }
-        }
-        let index = lane.free_blocks.iter().position(|word| *word != 0)?;
-        let bit = lane.free_blocks[index].trailing_zeros();
-        lane.free_blocks[index] &= !(1 << bit);
-        lane.lent_blocks[index] |= 1 << bit;
-        Some(index as u32 * 64 + bit)
+        let room = self.segment.reserve(self.side, &mut lane.ring, length);
+        room.map_err(|_| self.fail("impossible cursor"))
     }
 
     /// The stream leaves the kernel, if the receiver follows and nobody is sending through the kernel.
@@ -400,18 +360,4 @@ impl Channel {
     pub fn sent_bytes(&self, slot: u32) -> u64 {
         self.lock_sending().map_or(0, |guard| guard.stream(slot).credit.sent())
     }
-}
-
-fn give_back(lane: &mut LaneSending, block: u32) {
-    let (index, bit) = (block as usize / 64, block % 64);
-    lane.free_blocks[index] |= 1 << bit;
-    lane.lent_blocks[index] &= !(1 << bit);
-}
-
-/// # Safety
-/// `target` is 8 writable, aligned bytes of the ring.
-#[inline]
-unsafe fn write_header(target: *mut u8, header: Header) {
-    // SAFETY: the caller's promise; the receiver reads the word after the Release of the cursor.
-    unsafe { (*target.cast::<AtomicU64>()).store(header.to_word(), Ordering::Relaxed) };
 }

@@ -8,8 +8,8 @@ use crate::iov::Cursor;
 use crate::shm::party::{LaneReceiving, NONE, Receiving};
 use crate::shm::waiters::Waiters;
 use crate::{bell, epoll, stats};
-use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
-use core::sync::atomic::{AtomicU64, Ordering, fence};
+use convoy_aggregator::wire::{self, Header, Kind};
+use core::sync::atomic::{Ordering, fence};
 
 /// The reader's buffer, for frames that need not be queued first.
 pub(super) struct Direct<'a> {
@@ -71,26 +71,10 @@ impl Wakes {
 }
 
 impl Channel {
-    /// The header at `offset`, read once and checked: the frame lies within what is published and does not wrap.
+    /// The header at `offset`, checked.
     #[inline]
-    pub(super) fn header_at(
-        &self,
-        offset: usize,
-        available: u64,
-        capacity: u64,
-    ) -> Result<(Header, u64), Trouble> {
-        // SAFETY: offset is below the ring's size and a multiple of 8.
-        let word = unsafe {
-            (*self.segment.ring(self.side ^ 1).add(offset).cast::<AtomicU64>()).load(Ordering::Relaxed)
-        };
-        let Ok(header) = Header::from_word(word) else {
-            return Err(self.fail("impossible frame"));
-        };
-        let span = wire::span(header.length) as u64;
-        if span > available || offset as u64 + span > capacity {
-            return Err(self.fail("impossible frame length"));
-        }
-        Ok((header, span))
+    pub(super) fn header_at(&self, offset: usize, available: u64) -> Result<(Header, u64), Trouble> {
+        self.segment.header_at(self.side ^ 1, offset, available).map_err(|why| self.fail(why))
     }
 
     #[inline]
@@ -109,7 +93,7 @@ impl Channel {
         // SAFETY: header_at checked that the payload lies inside the ring.
         let payload = unsafe { self.segment.ring(self.side ^ 1).add(offset + wire::HEADER_BYTES) };
         let piece = match header.kind {
-            Kind::Block => self.block_piece(header, payload)?,
+            Kind::Block => self.block_piece(header, offset)?,
             _ => Piece { bytes: payload, length: header.length as usize, block: NONE },
         };
         let stream = guard.stream(header.slot);
@@ -141,16 +125,8 @@ impl Channel {
         Ok(Step::Next)
     }
 
-    fn block_piece(&self, header: Header, payload: *const u8) -> Result<Piece, Trouble> {
-        if header.length as usize != size_of::<u64>() {
-            return Err(self.fail("impossible block frame"));
-        }
-        // SAFETY: the payload has 8 bytes, aligned; read once.
-        let word = unsafe { (*payload.cast::<AtomicU64>()).load(Ordering::Relaxed) };
-        let named = BlockRef::from_word(word);
-        if named.block >= self.segment.geometry.blocks || named.length > self.segment.geometry.block_bytes {
-            return Err(self.fail("impossible block"));
-        }
+    fn block_piece(&self, header: Header, offset: usize) -> Result<Piece, Trouble> {
+        let named = self.segment.block_at(self.side ^ 1, offset, header).map_err(|why| self.fail(why))?;
         stats::lane(self.index as usize).blocks_received.bump(1);
         Ok(Piece {
             bytes: self.segment.block(self.side ^ 1, named.block),

@@ -1,8 +1,8 @@
 //! Frames that the program has sent.
 
 use super::{Lie, PROGRAM, Port};
-use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
-use core::sync::atomic::{AtomicU64, Ordering};
+use convoy_aggregator::wire::{self, Kind};
+use core::sync::atomic::Ordering;
 
 /// A frame of a stream, still in the segment.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,8 @@ impl Port {
             if available == 0 {
                 return Ok(None);
             }
-            let (header, span) = self.header_at(offset, available)?;
+            let checked = self.segment.header_at(PROGRAM, offset, available);
+            let (header, span) = checked.map_err(|_| Lie)?;
             let piece = match header.kind {
                 Kind::Pad => {
                     self.consumer.advance(span);
@@ -56,7 +57,10 @@ impl Port {
                 Kind::Data => {
                     Piece { length: header.length, block: None, offset: offset + wire::HEADER_BYTES }
                 }
-                Kind::Block => self.block_at(offset + wire::HEADER_BYTES, header.length)?,
+                Kind::Block => {
+                    let named = self.segment.block_at(PROGRAM, offset, header).map_err(|_| Lie)?;
+                    Piece { length: named.length, block: Some(named.block), offset: 0 }
+                }
             };
             if header.slot >= self.slots() {
                 return Err(Lie);
@@ -65,31 +69,6 @@ impl Port {
             let end = self.consumer.head();
             return Ok(Some(Frame { slot: header.slot, generation: header.generation, piece, end }));
         }
-    }
-
-    /// The header at `offset`, read once: the frame lies within what is published and does not wrap.
-    fn header_at(&self, offset: usize, available: u64) -> Result<(Header, u64), Lie> {
-        let header = Header::from_word(self.word_at(offset)).map_err(|_| Lie)?;
-        let span = wire::span(header.length) as u64;
-        if span > available || offset as u64 + span > self.capacity() {
-            return Err(Lie);
-        }
-        Ok((header, span))
-    }
-
-    fn block_at(&self, offset: usize, length: u32) -> Result<Piece, Lie> {
-        let named = BlockRef::from_word(self.word_at(offset));
-        let geometry = self.segment.geometry;
-        if length != BlockRef::BYTES || named.block >= geometry.blocks || named.length > geometry.block_bytes
-        {
-            return Err(Lie);
-        }
-        Ok(Piece { length: named.length, block: Some(named.block), offset: 0 })
-    }
-
-    fn word_at(&self, offset: usize) -> u64 {
-        // SAFETY: the offset is below the ring's size and a multiple of 8, by the consumer's checks.
-        unsafe { (*self.segment.ring(PROGRAM).add(offset).cast::<AtomicU64>()).load(Ordering::Relaxed) }
     }
 
     /// Copies bytes of a payload, from its byte `from` on, to `into`, which is not longer than what is left of it.

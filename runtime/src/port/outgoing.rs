@@ -1,8 +1,9 @@
 //! Frames for the program, and waking it.
 
 use super::{AGENT, Lie, PROGRAM, Port};
+use crate::shm::frames::write_header;
 use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
-use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::sync::atomic::{Ordering, fence};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Payloads above this go into a block.
@@ -17,7 +18,8 @@ impl Port {
         let mut done = 0;
         while done < bytes.len() {
             let rest = &bytes[done..];
-            let block = if rest.len() > INLINE { self.lend_block() } else { None };
+            let block =
+                if rest.len() > INLINE { self.blocks.lend(&self.segment.lane(AGENT).returned) } else { None };
             let put = match block {
                 Some(block) => self.put_block(slot, generation, rest, block)?,
                 None => self.put_inline(slot, generation, &rest[..rest.len().min(INLINE)])?,
@@ -45,7 +47,7 @@ impl Port {
     fn put_block(&mut self, slot: u32, generation: u8, bytes: &[u8], block: u32) -> Result<usize, Lie> {
         let named = size_of::<u64>();
         let Some(target) = self.reserve(named)? else {
-            self.keep_block(block);
+            self.blocks.keep(block);
             return Ok(0);
         };
         let length = bytes.len().min(self.segment.geometry.block_bytes as usize);
@@ -62,53 +64,14 @@ impl Port {
         Ok(length)
     }
 
-    /// Room for a frame with `length` bytes of payload, contiguous; a Pad frame fills the end of the ring.
+    /// Room for a frame with `length` bytes of payload.
     fn reserve(&mut self, length: usize) -> Result<Option<*mut u8>, Lie> {
-        let capacity = self.capacity();
-        let consumer = &self.segment.lane(AGENT).consumer;
-        let span = wire::span(length as u32) as u64;
-        let to_end = capacity - self.producer.offset(capacity) as u64;
-        let needed = if to_end < span { to_end + span } else { span };
-        if !self.producer.room(consumer, capacity, needed).map_err(|_| Lie)? {
-            return Ok(None);
-        }
-        let ring = self.segment.ring(AGENT);
-        if to_end < span {
-            let length = (to_end as usize - wire::HEADER_BYTES) as u32;
-            let pad = Header { kind: Kind::Pad, generation: 0, slot: 0, length };
-            // SAFETY: the place up to the end of the ring is free, it holds at least a header.
-            unsafe { write_header(ring.add(self.producer.offset(capacity)), pad) };
-            self.producer.advance(to_end);
-        }
-        // SAFETY: the offset is below the ring's size.
-        Ok(Some(unsafe { ring.add(self.producer.offset(capacity)) }))
+        self.segment.reserve(AGENT, &mut self.producer, length)
     }
 
     fn written(&mut self, length: usize) {
         self.producer.advance(wire::span(length as u32) as u64);
         self.unpublished = true;
-    }
-
-    fn lend_block(&mut self) -> Option<u32> {
-        if self.free_blocks.iter().all(|word| *word == 0) {
-            for (index, returned) in self.segment.lane(AGENT).returned.iter().enumerate() {
-                // Only blocks that are really out come back, whatever the program wrote.
-                let back = returned.swap(0, Ordering::Acquire) & self.lent_blocks[index];
-                self.lent_blocks[index] &= !back;
-                self.free_blocks[index] |= back;
-            }
-        }
-        let index = self.free_blocks.iter().position(|word| *word != 0)?;
-        let bit = self.free_blocks[index].trailing_zeros();
-        self.free_blocks[index] &= !(1 << bit);
-        self.lent_blocks[index] |= 1 << bit;
-        Some(index as u32 * 64 + bit)
-    }
-
-    fn keep_block(&mut self, block: u32) {
-        let (index, bit) = (block as usize / 64, block % 64);
-        self.free_blocks[index] |= 1 << bit;
-        self.lent_blocks[index] &= !(1 << bit);
     }
 
     /// Makes everything written visible. Whoever waits for it is woken by [`Port::ring`], after [`fence_before_ring`].
@@ -156,11 +119,4 @@ impl Port {
 /// Orders what was published before the look at who sleeps (see `shm::bell_word`).
 pub fn fence_before_ring() {
     fence(Ordering::SeqCst);
-}
-
-/// # Safety
-/// `target` is 8 writable, aligned bytes of the ring.
-unsafe fn write_header(target: *mut u8, header: Header) {
-    // SAFETY: the caller's promise; the program reads the word after the Release of the cursor.
-    unsafe { (*target.cast::<AtomicU64>()).store(header.to_word(), Ordering::Relaxed) };
 }

@@ -1,11 +1,10 @@
 //! Connections to other hosts: the agent has found the other end, for the first time or again.
 
-use super::{forget_all, quiet, start};
+use super::{forget_all, quiet, settle, start};
 use crate::session::{self, SLOW};
 use crate::shm::party::Recovery;
-use crate::shm::segment::READY;
 use crate::socket::{Far, Socket, State};
-use crate::{agent, epoll, fork, inside, position, stats, table};
+use crate::{agent, epoll, fork, inside, stats, table};
 use core::sync::atomic::Ordering;
 
 /// The agent has found the other end on another host.
@@ -39,44 +38,46 @@ pub(super) fn finish(index: u32, socket: &Socket, fd: i32, slot: u32, generation
 /// Calls on a stream that has returned to the kernel between two offers of it.
 const CALLS_BETWEEN_OFFERS: u32 = 256;
 
-/// Called for calls on a stream that has returned to the kernel because the way to the other host was gone: it is offered
-/// again, and leaves the kernel again. True when it has.
+/// Called for calls on a promoted stream: one that has returned to the kernel because the way to the other host was gone is
+/// offered again, and leaves the kernel again.
+#[inline]
+pub fn leave_again(index: u32, socket: &Socket, fd: i32) {
+    if socket.returned.load(Ordering::Relaxed) {
+        again(index, socket, fd);
+    }
+}
+
 #[cold]
-pub fn again(index: u32, socket: &Socket, fd: i32) -> bool {
+fn again(index: u32, socket: &Socket, fd: i32) {
     match socket.far() {
         Far::Opened { slot, generation } => rejoin(index, socket, fd, slot, generation),
-        Far::Waiting => false,
-        Far::Declined => {
-            socket.set_far(Far::None);
-            false
-        }
+        Far::Waiting => {}
+        Far::Declined => socket.set_far(Far::None),
         Far::None => {
             let calls = socket.calls.fetch_add(1, Ordering::Relaxed);
             if calls.is_multiple_of(CALLS_BETWEEN_OFFERS)
                 && !inside::in_handler()
-                && let Some(slow) = SLOW.try_lock()
+                && let Some(_slow) = SLOW.try_lock()
                 && let Some(session) = session::current()
                 && !socket.peer_gone.load(Ordering::Relaxed)
             {
                 agent::offer(session, index, socket, fd);
-                drop(slow);
             }
-            false
         }
     }
 }
 
 /// The agent has found the other end again. Threads that are inside a call on the old stream find it closed and look
 /// again.
-fn rejoin(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) -> bool {
-    let Some(_slow) = SLOW.try_lock() else { return false };
-    let Some((old, old_slot)) = socket.stream() else { return false };
+fn rejoin(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) {
+    let Some(_slow) = SLOW.try_lock() else { return };
+    let Some((old, old_slot)) = socket.stream() else { return };
     let old_generation = socket.generation();
     let stays = old.party.stream(old_slot).holders.load(Ordering::Acquire) > 1
         || old.recovery(old_slot) != Recovery::Done
         || old.has_bytes(old_slot);
     if stays || table::socket(fd) != Some(index) || !socket.begin_move(State::Promoted) {
-        return false;
+        return;
     }
     let opened = Far::Opened { slot, generation };
     let channel = agent::current().map(|agent| agent.channel).filter(|channel| {
@@ -88,20 +89,14 @@ fn rejoin(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) -> bo
     let Some(channel) = channel else {
         socket.end_move(State::Promoted);
         agent::withdraw(index, socket);
-        return false;
+        return;
     };
     socket.set_far(Far::None);
     socket.returned.store(false, Ordering::Relaxed);
     old.close_end(old_slot, old_generation);
-    socket.place(channel, slot, generation);
-    channel.party.stream(slot).kernel_read.store(position::consumed(fd).unwrap_or(0), Ordering::Relaxed);
-    channel.set_socket(slot, Some(index));
-    epoll::follow_stream(index, old, old_slot, channel, slot);
-    socket.end_move(State::Promoted);
-    channel.own_line(slot).descriptor.store(fd as u32, Ordering::Release);
-    channel.own_line(slot).flags.fetch_or(READY, Ordering::Release);
-    channel.changed(slot);
+    settle(index, socket, fd, channel, slot, generation, || {
+        epoll::follow_stream(index, old, old_slot, channel, slot);
+    });
     old.wake_all(old_slot);
     stats::process().streams_far.add(1);
-    true
 }

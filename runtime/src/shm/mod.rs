@@ -5,7 +5,9 @@
 
 pub mod bell_page;
 pub mod bell_word;
+pub mod blocks;
 pub mod changes;
+pub mod frames;
 pub mod lock;
 pub mod party;
 pub mod ring;

@@ -1,9 +1,9 @@
 //! The memory of one side of a channel: what its process and the children it forks share, and nobody else can
 //! write. Everything here is trusted; the locks say who may touch what.
 
+use super::blocks::Blocks;
 use super::lock::SharedLock;
 use super::ring::{Consumer, Producer};
-use super::segment::BLOCK_WORDS;
 use crate::sys::{self, Answer};
 use convoy_aggregator::credit::{ReceiveCredit, SendCredit};
 use convoy_aggregator::gather::Gather;
@@ -43,9 +43,7 @@ pub struct Aligned<T>(pub T);
 #[repr(C)]
 pub struct LaneSending {
     pub ring: Producer,
-    /// Blocks that may be used (bit set = free) and blocks that are with the receiver.
-    pub free_blocks: [u64; BLOCK_WORDS],
-    pub lent_blocks: [u64; BLOCK_WORDS],
+    pub blocks: Blocks,
     /// Oldest and newest closed slot of this side, and the first that was never used.
     pub first_free: u32,
     pub last_free: u32,

@@ -146,3 +146,10 @@ pub fn network_namespace(fd: c_int) -> Answer<u64> {
     unsafe { getsockopt(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut value) }?;
     Ok(value)
 }
+
+/// Adds one to an event counter; whoever polls it is woken.
+pub fn ring_eventfd(fd: c_int) {
+    let one = 1u64.to_ne_bytes();
+    // SAFETY: eight readable bytes.
+    let _ = unsafe { super::write(fd, one.as_ptr(), one.len()) };
+}

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use convoy_tests::arena::find;
 use convoy_tests::hosts::{Host, Plan, World};
+use convoy_tests::json::numbers;
 
 use crate::common::{acquaint, both};
 
@@ -75,16 +76,6 @@ fn postgres(world: &World) -> String {
 #[test]
 fn postgres_pgbench() {
     both(crate::common::TCP, &Plan::pair(), postgres);
-}
-
-/// All numbers that a JSON text has under a name, in order.
-fn numbers(text: &str, name: &str) -> Vec<f64> {
-    let name = format!("\"{name}\":");
-    let values = text.split(&name).skip(1).map(|rest| {
-        let rest = rest.trim_start();
-        rest[..rest.find([',', '\n', '}']).unwrap_or(rest.len())].trim().parse().unwrap_or(f64::NAN)
-    });
-    values.collect()
 }
 
 fn iperf3(provider: &str) {

@@ -2,16 +2,7 @@
 
 use convoy_tests::Arena;
 use convoy_tests::arena::{both, find, free_port};
-
-/// All numbers that a JSON text has under a name, in order.
-fn numbers(text: &str, name: &str) -> Vec<f64> {
-    let name = format!("\"{name}\":");
-    let values = text.split(&name).skip(1).map(|rest| {
-        let rest = rest.trim_start();
-        rest[..rest.find([',', '\n', '}']).unwrap_or(rest.len())].trim().parse().unwrap_or(f64::NAN)
-    });
-    values.collect()
-}
+use convoy_tests::json::numbers;
 
 /// One client run; what was sent and received must be at least what was asked for.
 fn iperf3(arena: &Arena, arguments: &[&str]) {
