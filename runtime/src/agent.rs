@@ -45,17 +45,30 @@ pub fn current() -> Option<&'static Agent> {
     (!way.lost.load(Ordering::Relaxed) && agent.channel.usable()).then_some(agent)
 }
 
-/// Offers a connection to another host. False when there is no agent; the caller holds the slow lock.
-pub fn offer(session: &Session, index: u32, socket: &Socket, fd: i32) -> bool {
-    let Some(agent) = current().or_else(|| join(session)) else { return false };
-    let Some(way) = agent.channel.way() else { return false };
+/// What became of an offer to the agent.
+pub enum Offering {
+    Offered,
+    /// The agent has much to do: at a later call.
+    Later,
+    NoAgent,
+}
+
+/// Offers a connection to another host. The caller holds the slow lock.
+pub fn offer(session: &Session, index: u32, socket: &Socket, fd: i32) -> Offering {
+    let Some(agent) = current().or_else(|| join(session)) else { return Offering::NoAgent };
+    let Some(way) = agent.channel.way().filter(|_| listener::running()) else { return Offering::NoAgent };
     let id = socket.begin_far(index);
     let message = Message::Offer { id }.encode();
     let sent = sys::unix_send(way.socket.load(Ordering::Relaxed), &message, &[fd]);
     if sent.is_err() {
         socket.set_far(Far::None);
     }
-    sent.is_ok() && listener::running()
+    match sent {
+        Ok(_) => Offering::Offered,
+        // Linux counts descriptors on their way, too: ETOOMANYREFS (unix(7)).
+        Err(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ETOOMANYREFS) => Offering::Later,
+        Err(_) => Offering::NoAgent,
+    }
 }
 
 /// An offer, or what came of it, is not wanted any more.

@@ -7,6 +7,7 @@
 //! No function here touches errno, panics, or (on the data path) allocates.
 
 use crate::config::{self, settings};
+use crate::position::Opener;
 use crate::table::{self, Entry};
 use crate::{
     bell, close, demote, epoll, fork, inside, iov, options, session, socket, stream, sys, transfer, wait,
@@ -85,14 +86,19 @@ pub unsafe fn after_connect(fd: c_int, result: c_int, address: *const libc::sock
         close::before_close(fd);
         return;
     }
-    if matches!(result, 0 | EINPROGRESS)
-        && table::socket(fd).is_none()
-        && enabled()
+    if !matches!(result, 0 | EINPROGRESS) {
+        return;
+    }
+    if let Some(socket) = table::socket(fd).and_then(socket::at) {
+        socket.set_opener(Opener::This);
+        return;
+    }
+    if enabled()
         // SAFETY: the caller's promise.
         && unsafe { is_inet(address, length) }
         && socket::is_tcp(fd)
     {
-        socket::follow(fd);
+        socket::follow(fd, Opener::This);
     }
 }
 
@@ -106,7 +112,7 @@ pub unsafe fn after_accept(listener: c_int, fd: c_int, address: *const libc::soc
     forget(fd);
     // SAFETY: the caller's promise.
     if enabled() && (address.is_null() || unsafe { is_inet(address, length) }) && socket::is_tcp(fd) {
-        socket::follow(fd);
+        socket::follow(fd, Opener::Peer);
     }
 }
 

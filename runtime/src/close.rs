@@ -2,6 +2,7 @@
 
 use crate::api::Handled;
 use crate::config::settings;
+use crate::position::Opener;
 use crate::registry::Progress;
 use crate::session::{self, SLOW};
 use crate::socket::{self, Socket, State};
@@ -93,7 +94,7 @@ pub fn after_dup(old: i32, new: i32) {
         Entry::Epoll(index) => drop(table::set(new, Entry::Epoll(index))),
         // A socket that is not connected yet: the copies must know of each other when it is.
         Entry::None if settings().enabled && socket::is_tcp(old) => {
-            if socket::follow(old).is_some() {
+            if socket::follow(old, Opener::Unknown).is_some() {
                 after_dup(old, new);
             }
         }

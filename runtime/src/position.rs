@@ -45,20 +45,52 @@ fn info(fd: i32) -> Option<TcpInfo> {
     (length >= size_of::<TcpInfo>()).then_some(info)
 }
 
-/// Bytes this end has ever given to the kernel to send. The caller lets nobody send meanwhile. Nothing when the
-/// kernel's counters are too old or do not agree with each other.
-pub fn sent(fd: i32) -> Option<u64> {
-    let info = info(fd)?;
-    let sent = info.bytes_sent.checked_sub(info.bytes_retrans)? + u64::from(info.notsent_bytes);
-    if info.bytes_retrans != 0 {
-        // The active opener's SYN counts as one acknowledged byte.
-        let queued = sys::ioctl_int(fd, SIOCOUTQ).ok()? as u64;
-        let other = info.bytes_acked.wrapping_add(queued);
-        if other != sent && other != sent + 1 {
-            return None;
+/// Which end has opened a connection: the SYN of the one that did counts as an acknowledged byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Opener {
+    Unknown,
+    This,
+    Peer,
+}
+
+impl Opener {
+    pub fn from_word(word: u8) -> Self {
+        match word {
+            1 => Self::This,
+            2 => Self::Peer,
+            _ => Self::Unknown,
         }
     }
-    Some(sent)
+}
+
+/// Looks for two equal counts of acknowledged bytes in a row.
+const LOOKS: u32 = 16;
+
+/// Bytes this end has ever given to the kernel to send. The caller lets nobody send meanwhile. Nothing when that cannot
+/// be told at the moment.
+///
+/// `bytes_sent` alone would not do: it counts a segment again that the host's own queue has dropped.
+pub fn sent(fd: i32, opener: Opener) -> Option<u64> {
+    let mut before = info(fd)?;
+    for _ in 0..LOOKS {
+        let queued = sys::ioctl_int(fd, SIOCOUTQ).ok()? as u64;
+        let after = info(fd)?;
+        if before.bytes_acked == after.bytes_acked {
+            let counted = after.bytes_acked + queued;
+            return match opener {
+                Opener::This => counted.checked_sub(1),
+                Opener::Peer => Some(counted),
+                Opener::Unknown => {
+                    let sent = after.bytes_sent.checked_sub(after.bytes_retrans)?;
+                    let sent = sent + u64::from(after.notsent_bytes);
+                    (counted == sent || counted == sent + 1).then_some(sent)
+                }
+            };
+        }
+        before = after;
+    }
+    None
 }
 
 /// Bytes of the connection that the program has read from the kernel.

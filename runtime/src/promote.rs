@@ -5,13 +5,14 @@ mod far;
 
 pub use far::leave_again;
 
+use crate::agent::{self, Offering};
 use crate::channel::{self, Channel};
 use crate::config::{self, settings};
 use crate::registry::{Answer, Key, OfferRef, Progress};
 use crate::session::{self, SLOW, Session};
 use crate::shm::segment::READY;
 use crate::socket::{self, Far, Socket, State};
-use crate::{agent, epoll, fork, inside, position, stats, sys, table};
+use crate::{epoll, fork, inside, position, stats, sys, table};
 use core::net::{IpAddr, Ipv6Addr};
 use core::sync::atomic::Ordering;
 
@@ -132,6 +133,12 @@ enum Refusal {
     Later,
 }
 
+/// Later, but not at the very next call.
+fn not_soon(socket: &Socket) -> Refusal {
+    socket.calls.store(0, Ordering::Relaxed);
+    Refusal::Later
+}
+
 fn meet(index: u32, socket: &Socket, fd: i32) -> Result<bool, Refusal> {
     let local = address(fd, false).ok_or(Refusal::NotTcp)?;
     let peer = address(fd, true).ok_or(Refusal::Later)?;
@@ -141,13 +148,17 @@ fn meet(index: u32, socket: &Socket, fd: i32) -> Result<bool, Refusal> {
     if !settings().rules.allows(config::program(), plain(local), plain(peer)) {
         return Err(Refusal::Rules);
     }
-    if position::sent(fd).is_none() {
+    if position::consumed(fd).is_none() {
         return Err(Refusal::NotTcp);
     }
     let session = session::join(namespace(fd)).ok_or(Refusal::OtherHost)?;
     // A connection within the host has the same address at both ends, or loopback addresses.
     if local.0 != peer.0 && !is_loopback(peer.0) {
-        return if agent::offer(session, index, socket, fd) { Ok(false) } else { Err(Refusal::OtherHost) };
+        return match agent::offer(session, index, socket, fd) {
+            Offering::Offered => Ok(false),
+            Offering::Later => Err(not_soon(socket)),
+            Offering::NoAgent => Err(Refusal::OtherHost),
+        };
     }
     let key = key(fd, local, peer);
     let locked = session.registry.lock().ok_or(Refusal::Later)?;
@@ -174,16 +185,12 @@ fn answer(
     tell: impl FnOnce(Answer),
 ) -> Result<bool, Refusal> {
     if !quiet(socket) {
-        // Not again at the very next call.
-        socket.calls.store(0, Ordering::Relaxed);
-        return Err(Refusal::Later);
+        return Err(not_soon(socket));
     }
     let Some((slot, generation)) = channel.open_slot() else {
         socket.end_move(State::Candidate);
         stats::process().bypasses_memory.add(1);
-        // Not again at the very next call.
-        socket.calls.store(0, Ordering::Relaxed);
-        return Err(Refusal::Later);
+        return Err(not_soon(socket));
     };
     tell(Answer { peer: session.identity, channel: channel.serial, slot, generation });
     start(index, socket, fd, channel, slot, generation);

@@ -9,12 +9,12 @@
 
 use crate::channel::{self, Channel};
 use crate::lock::Mutex;
-use crate::position;
+use crate::position::{self, Opener};
 use crate::registry::OfferRef;
 use crate::session::SLOW;
 use crate::table::{self, Entry};
 use crate::{inside, stats, sys};
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Socket {
     pub references: AtomicU32,
     /// One of them.
     pub fd: AtomicI32,
+    /// [`Opener`] of the connection.
+    opener: AtomicU8,
     /// Calls so far, while a candidate.
     pub calls: AtomicU32,
     /// Threads inside a kernel call on it while it is a candidate, in the lower half; in the upper how often the object was
@@ -128,7 +130,7 @@ pub fn at(index: u32) -> Option<&'static Socket> {
 }
 
 /// Begins to follow a connection behind `fd`.
-pub fn follow(fd: i32) -> Option<u32> {
+pub fn follow(fd: i32, opener: Opener) -> Option<u32> {
     if inside::in_handler() {
         return None;
     }
@@ -138,6 +140,7 @@ pub fn follow(fd: i32) -> Option<u32> {
     let index = allocate()?;
     let socket = at(index)?;
     socket.reset(fd);
+    socket.set_opener(opener);
     socket.state.store(State::Candidate as u32, Ordering::Release);
     if table::set(fd, Entry::Socket(index)) {
         Some(index)
@@ -218,6 +221,14 @@ impl Socket {
         self.told.store(false, Ordering::Relaxed);
         self.offer.store(0, Ordering::Relaxed);
         self.set_far(Far::None);
+    }
+
+    pub fn opener(&self) -> Opener {
+        Opener::from_word(self.opener.load(Ordering::Relaxed))
+    }
+
+    pub fn set_opener(&self, opener: Opener) {
+        self.opener.store(opener as u8, Ordering::Relaxed);
     }
 
     /// How the offer to the agent stands.

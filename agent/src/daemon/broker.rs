@@ -65,6 +65,18 @@ enum OfferState {
     },
 }
 
+impl OfferState {
+    /// Link, stream and slot of one that is being opened.
+    fn stream(self) -> Option<(usize, u32, u32)> {
+        match self {
+            Self::Waiting => None,
+            Self::Opening { link, stream, slot, .. } | Self::Withdrawn { link, stream, slot } => {
+                Some((link, stream, slot))
+            }
+        }
+    }
+}
+
 struct RemoteOffer {
     instance: u128,
     since: Instant,
@@ -169,6 +181,12 @@ impl Engine {
         let ends: Vec<Ends> =
             self.broker.local.iter().filter(|(_, offer)| of_program(offer)).map(|(ends, _)| *ends).collect();
         ends.into_iter().for_each(|ends| self.withdraw_ends(ends));
+    }
+
+    /// As [`Engine::withdraw_all`], when the program's place is going to be another's.
+    pub(super) fn forget_offers(&mut self, index: usize) {
+        self.withdraw_all(index);
+        self.broker.local.retain(|_, offer| offer.program != index);
     }
 
     fn decline(&mut self, index: usize, id: u64, reason: Reason) {
@@ -306,12 +324,8 @@ impl Engine {
     pub(super) fn on_opened(&mut self, ends: &Ends, token: u64, stream: u32, agreed: bool) {
         let Some(offer) = self.broker.local.get(ends) else { return };
         let (program, id) = (offer.program, offer.id);
-        let (OfferState::Opening { link, stream: known, slot, .. }
-        | OfferState::Withdrawn { link, stream: known, slot }) = offer.state
-        else {
-            return;
-        };
         let state = offer.state;
+        let Some((link, known, slot)) = state.stream() else { return };
         let of_link = self.links.get(link).and_then(Option::as_ref).is_some_and(|link| link.token == token);
         if known != stream || !of_link {
             return;
@@ -343,10 +357,11 @@ impl Engine {
     pub(super) fn expire_offers(&mut self, now: Instant) {
         let old = |since: Instant| now.saturating_duration_since(since) > PATIENCE;
         self.broker.remote.retain(|_, offer| !old(offer.since));
-        let waiting = |offer: &LocalOffer| offer.state == OfferState::Waiting && old(offer.since);
+        let late = |offer: &LocalOffer| old(offer.since);
         let ends: Vec<Ends> =
-            self.broker.local.iter().filter(|(_, offer)| waiting(offer)).map(|(ends, _)| *ends).collect();
+            self.broker.local.iter().filter(|(_, offer)| late(offer)).map(|(ends, _)| *ends).collect();
         for ends in ends {
+            self.give_up_opening(&ends);
             if let Some((_, peer)) = self.broker.session_for(ends.remote.ip()) {
                 self.send(peer, &Message::Withdraw { local: ends.local, remote: ends.remote });
             }
@@ -354,11 +369,25 @@ impl Engine {
         }
     }
 
-    /// Offers that were being opened on a link that is gone wait again.
+    /// The other agent does not answer: if it has opened the stream, it hears that it is lost.
+    fn give_up_opening(&mut self, ends: &Ends) {
+        let Some(offer) = self.broker.local.get(ends) else { return };
+        let program = offer.program;
+        let Some((link, stream, slot)) = offer.state.stream() else { return };
+        if let Some(link) = self.links.get_mut(link).and_then(Option::as_mut) {
+            link.abandon(stream);
+        }
+        self.free_slot(program, slot);
+    }
+
+    /// Offers that are being opened on a link that is about to go end.
     pub(super) fn forget_opening(&mut self, index: usize) {
-        let opening = |offer: &LocalOffer| matches!(offer.state, OfferState::Opening { link, .. } | OfferState::Withdrawn { link, .. } if link == index);
+        let opening = |offer: &LocalOffer| offer.state.stream().is_some_and(|(link, ..)| link == index);
         let ends: Vec<Ends> =
             self.broker.local.iter().filter(|(_, offer)| opening(offer)).map(|(ends, _)| *ends).collect();
-        ends.iter().for_each(|ends| self.decline_ends(ends, Reason::NoPeer));
+        for ends in ends {
+            self.give_up_opening(&ends);
+            self.decline_ends(&ends, Reason::NoPeer);
+        }
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Rail {
     /// Its device, as policies name it.
     pub(super) device: String,
     pub(super) at: Option<IpAddr>,
+    /// Leading bits of its address that name its network.
+    pub(super) prefix: u32,
     pub(super) wire: Wire,
 }
 

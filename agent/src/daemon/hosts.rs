@@ -1,7 +1,7 @@
 //! Other agents: control connections come and go, rails are agreed upon, links made and lost.
 
 use super::broker::Host;
-use super::engine::Engine;
+use super::engine::{Engine, Rail};
 use super::link::{BATCH_BYTES, BUFFERS, Link, LinkState, RING_BYTES};
 use super::message::{Message, from_hex, to_hex};
 use super::program::NO_LINK;
@@ -49,6 +49,7 @@ impl Engine {
                 let Some(address) = from_hex(&address).filter(|_| RINGS.contains(&bytes)) else { return };
                 self.on_rail(peer, instance, token, &provider, at, &address, target);
             }
+            Message::NoRail { token } => self.on_no_rail(instance, token),
             Message::Offer { local, remote } => self.on_offer(instance, Ends::of_other(local, remote)),
             Message::Withdraw { local, remote } => self.on_withdraw(instance, &Ends::of_other(local, remote)),
             Message::Open { local, remote, token, stream } => {
@@ -112,12 +113,15 @@ impl Engine {
         let linked = self.links.iter().flatten().any(|link| link.host == instance);
         let now = Instant::now();
         let Some(host) = self.broker.hosts.get_mut(&instance) else { return };
-        let Some((peer, _)) = host.sessions.first().copied() else { return };
+        let Some((peer, address)) = host.sessions.first().copied() else { return };
         if linked || self.instance > instance || now < host.propose_at {
             return;
         }
         host.propose_at = now + BETWEEN_PROPOSALS;
-        for rail in 0..self.rails.len() {
+        // The one that leads to the other agent first: it is answered even when no network is the same.
+        let mut order: Vec<usize> = (0..self.rails.len()).collect();
+        order.sort_by_key(|rail| !self.rails[*rail].is_near(Some(address)));
+        for rail in order {
             let token = self.random();
             if let Some(index) = self.make_link(instance, rail, token) {
                 self.tell_rail(peer, index);
@@ -173,17 +177,13 @@ impl Engine {
         address: &[u8],
         target: RemoteMemory,
     ) {
-        let of_token = |link: &Option<Link>| {
-            link.as_ref().is_some_and(|link| link.token == token && link.host == instance)
-        };
-        let known = self.links.iter().position(of_token);
-        let (index, connects) = match known {
+        let (index, connects) = match self.link_of(instance, token) {
             Some(index) => (index, true),
             None if self.instance < instance => return,
             None => {
                 let Some(rail) = self.rail_for(instance, provider, at) else {
-                    tracing::warn!(provider, "an agent has a rail that fits none here");
-                    return;
+                    tracing::info!(provider, address = ?at, "a rail of another agent goes with none here");
+                    return self.send(peer, &Message::NoRail { token });
                 };
                 let Some(index) = self.make_link(instance, rail, token) else { return };
                 (index, false)
@@ -208,13 +208,31 @@ impl Engine {
         }
     }
 
-    /// The rail of this host for one of another: of the same provider, in the same network if there is one, and not
-    /// linked to that host yet.
+    /// The rail of this host for one of another: of the same provider, not linked to that host yet, and in the same
+    /// network. Without one, any is taken for the first link, because networks may be routed.
     fn rail_for(&self, instance: u128, provider: &str, at: Option<IpAddr>) -> Option<usize> {
+        let mut linked = self.links.iter().flatten().filter(|link| link.host == instance);
         let used =
             |rail: usize| self.links.iter().flatten().any(|link| link.host == instance && link.rail == rail);
         let fits = |rail: &usize| self.rails[*rail].provider == provider && !used(*rail);
+        let near = (0..self.rails.len()).filter(fits).find(|rail| self.rails[*rail].is_near(at));
+        if near.is_some() || linked.next().is_some() {
+            return near;
+        }
         (0..self.rails.len()).filter(fits).max_by_key(|rail| common_bits(self.rails[*rail].at, at))
+    }
+
+    fn link_of(&self, instance: u128, token: u64) -> Option<usize> {
+        let of_token = |link: &Link| link.token == token && link.host == instance;
+        self.links.iter().position(|link| link.as_ref().is_some_and(of_token))
+    }
+
+    /// The other agent has no rail for a proposed link.
+    fn on_no_rail(&mut self, instance: u128, token: u64) {
+        let Some(index) = self.link_of(instance, token) else { return };
+        if self.links[index].as_ref().is_some_and(|link| link.state == LinkState::Proposed) {
+            self.drop_link(index);
+        }
     }
 
     pub(super) fn link_is_up(&mut self, index: usize) {
@@ -227,18 +245,24 @@ impl Engine {
 
     /// A link cannot be used any more: its streams return to the kernel.
     pub(super) fn lose_link(&mut self, index: usize, reason: &str) {
-        let Some(link) = self.links[index].take() else { return };
+        self.forget_opening(index);
+        let Some(link) = self.drop_link(index) else { return };
         self.counters.links_lost += 1;
         tracing::warn!(rail = self.rails[link.rail].fabric.name(), reason, "link lost");
-        let fabric = &mut self.rails[link.rail].fabric;
-        fabric.disconnect(link.id);
-        fabric.release(link.ring);
-        fabric.release(link.buffers);
-        self.forget_opening(index);
         let held = self.programs.iter_mut().flatten().flat_map(|program| program.overflow.iter_mut());
         held.filter(|held| held.link == index).for_each(|held| held.link = NO_LINK);
         let lost = link.streams().map(|stream| (stream.program, stream.slot)).collect();
         self.lose_streams(lost);
+    }
+
+    /// Gives up a link and its memory.
+    fn drop_link(&mut self, index: usize) -> Option<Link> {
+        let link = self.links[index].take()?;
+        let fabric = &mut self.rails[link.rail].fabric;
+        fabric.disconnect(link.id);
+        fabric.release(link.ring);
+        fabric.release(link.buffers);
+        Some(link)
     }
 
     /// What is due by the clock.
@@ -280,6 +304,16 @@ impl Engine {
                 let load = |link: &Link| (link.pending_bytes, link.streams().count());
                 all.iter().min_by_key(|(_, link)| load(link)).map(|(index, _)| *index)
             }
+        }
+    }
+}
+
+impl Rail {
+    /// Whether an address is in this rail's network; a rail without an address is near to all without.
+    fn is_near(&self, address: Option<IpAddr>) -> bool {
+        match (self.at, address) {
+            (Some(own), Some(_)) => self.prefix > 0 && common_bits(Some(own), address) >= self.prefix,
+            (own, other) => own.is_none() && other.is_none(),
         }
     }
 }

@@ -200,6 +200,7 @@ impl Link {
             self.pending_bytes -= left - u64::from(stream.begun);
             self.pending_frames -= stream.pending.len() as u64;
             self.active.retain(|active| *active != number);
+            self.announced.retain(|(_, stream, _)| *stream != number);
             self.return_stream(number);
         }
     }

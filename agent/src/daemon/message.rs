@@ -20,6 +20,8 @@ pub(crate) enum Message {
         base: u64,
         bytes: u64,
     },
+    /// The answer to a rail that no rail of the sender goes with.
+    NoRail { token: u64 },
     /// A program here wants to accelerate this connection.
     Offer { local: SocketAddr, remote: SocketAddr },
     /// It does not want so any more.

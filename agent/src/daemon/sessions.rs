@@ -196,7 +196,7 @@ impl Engine {
         self.waiter.remove(program.session.as_fd());
         self.give_memory_back(&program);
         program.streams().for_each(|_| self.users.count_stream(program.session.uid, false));
-        self.withdraw_all(index);
+        self.forget_offers(index);
         for link in self.links.iter_mut().flatten() {
             link.forget_program(index);
         }

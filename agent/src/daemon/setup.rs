@@ -17,6 +17,8 @@ use convoy_control::policy::Policy;
 use convoy_fabric::libfabric::{self, Placement, RailInfo, discover};
 use convoy_runtime::agent::server::{self, Server};
 use convoy_runtime::config::{self, Fabric, Settings};
+use if_addrs::IfAddr;
+use std::collections::HashMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
@@ -159,6 +161,7 @@ fn rails(options: &Options, settings: &Settings) -> Result<Vec<Rail>, Failure> {
     let chosen = discover_patiently(wanted)
         .into_iter()
         .filter(|rail| options.rails.is_empty() || options.rails.iter().any(|name| is_named(rail, name)));
+    let prefixes = prefixes();
     let mut rails = Vec::new();
     for info in chosen {
         match libfabric::open(&info.provider, Some(&info.local()), Placement::Best) {
@@ -166,7 +169,8 @@ fn rails(options: &Options, settings: &Settings) -> Result<Vec<Rail>, Failure> {
                 let limits = fabric.limits();
                 let (provider, device, at) = (info.provider.clone(), info.domain.clone(), info.address);
                 let wire = Wire::of(&provider, &device, limits.one_sided, at);
-                rails.push(Rail { fabric, limits, provider, device, at, wire });
+                let prefix = at.and_then(|at| prefixes.get(&at).copied()).unwrap_or(0);
+                rails.push(Rail { fabric, limits, provider, device, at, prefix, wire });
             }
             Err(error) => tracing::warn!(rail = info.domain, %error, "rail cannot be used"),
         }
@@ -177,6 +181,16 @@ fn rails(options: &Options, settings: &Settings) -> Result<Vec<Rail>, Failure> {
         return Err(Failure::new(CANNOT_START, line));
     }
     Ok(rails)
+}
+
+/// How many leading bits of each address of this host name its network.
+fn prefixes() -> HashMap<IpAddr, u32> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let prefix = |address: &IfAddr| match address {
+        IfAddr::V4(v4) => v4.netmask.to_bits().leading_ones(),
+        IfAddr::V6(v6) => v6.netmask.to_bits().leading_ones(),
+    };
+    interfaces.iter().map(|interface| (interface.ip(), prefix(&interface.addr))).collect()
 }
 
 /// What this host calls itself.
@@ -200,12 +214,18 @@ fn discover_patiently(wanted: &str) -> Vec<RailInfo> {
     let start = Instant::now();
     loop {
         let found = discover(wanted);
-        let settled = found.iter().any(|rail| !is_loopback(rail)) || start.elapsed() > NETWORK_PATIENCE;
-        if settled || found.is_empty() {
+        let late = !has_networks() || start.elapsed() > NETWORK_PATIENCE;
+        if late || found.is_empty() || found.iter().any(|rail| !is_loopback(rail)) {
             return found;
         }
         std::thread::sleep(NETWORK_PATIENCE / 20);
     }
+}
+
+/// Whether this host has interfaces beside loopback.
+fn has_networks() -> bool {
+    let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.file_name() != "lo")
 }
 
 fn peers(options: &Options, waiter: &Waiter) -> Result<(Peers, Events, u128), Failure> {

@@ -217,7 +217,9 @@ fn build(link: &mut Link, programs: &mut [Option<Program>], room: &mut [u8], now
         let _ = writer.delivered(sequence);
     });
     let before = link.pending_bytes;
-    for _ in 0..link.active.len() {
+    // A switch is told before the bytes behind it.
+    let streams = if link.controls.is_empty() { link.active.len() } else { 0 };
+    for _ in 0..streams {
         let Some(number) = link.active.pop_front() else { break };
         if !fill(link, number, programs, &mut writer, &mut frames) {
             link.active.push_front(number);

@@ -63,7 +63,7 @@ pub struct Timings {
     pub heartbeat: Duration,
     /// A peer from which nothing arrives, or that takes nothing, for so long is down. 4 s.
     pub dead: Duration,
-    /// How long an unreachable address is not probed again. 60 s.
+    /// The longest time that an unreachable address is not probed again; it begins with `backoff_min` and doubles. 60 s.
     pub negative: Duration,
     /// The pause before a static peer is dialed again, at first. 1 s. Each failure doubles it; between
     /// half of it and all of it is waited, at random.

@@ -36,9 +36,16 @@ pub(super) struct Dials {
     /// Those of `dials` that have not begun.
     waiting: VecDeque<IpAddr>,
     statics: HashMap<IpAddr, Static>,
-    negative: HashMap<IpAddr, Instant>,
+    negative: HashMap<IpAddr, Unreachable>,
     pub(super) begun: u64,
     pub(super) failed: u64,
+}
+
+/// An address where no agent answered: until when that is believed, and how often in a row it was so.
+#[derive(Debug, Clone, Copy)]
+struct Unreachable {
+    until: Instant,
+    failures: u32,
 }
 
 /// How a dial was asked for.
@@ -55,7 +62,7 @@ impl Dials {
             dial.probed = true;
             return Wanted::Dialing;
         }
-        if self.negative.get(&address).is_some_and(|until| now < *until) {
+        if self.negative.get(&address).is_some_and(|known| now < known.until) {
             return Wanted::Unreachable;
         }
         if self.waiting.len() >= limits.waiting {
@@ -143,18 +150,25 @@ impl Dials {
         }
         self.failed += 1;
         let mut tell = dial.is_some_and(|dial| dial.probed);
-        if self.negative.len() >= MAX_NEGATIVE {
-            self.negative.retain(|_, until| now < *until);
-        }
-        if self.negative.len() < MAX_NEGATIVE {
-            self.negative.insert(address, now + timings.negative);
-        }
+        self.note_unreachable(address, now, timings);
         if let Some(peer) = self.statics.get_mut(&address) {
             tell |= peer.failures == 0;
             peer.due = Some(now + backoff(timings, peer.failures));
             peer.failures = peer.failures.saturating_add(1);
         }
         tell
+    }
+
+    /// An agent that was just restarted is found again soon, and where there never was one is hardly ever asked.
+    fn note_unreachable(&mut self, address: IpAddr, now: Instant, timings: &Timings) {
+        if self.negative.len() >= MAX_NEGATIVE {
+            self.negative.retain(|_, known| now < known.until);
+        }
+        let failures = self.negative.get(&address).map_or(0, |known| known.failures.saturating_add(1));
+        if failures > 0 || self.negative.len() < MAX_NEGATIVE {
+            let pause = doubled(timings.backoff_min, failures).min(timings.negative);
+            self.negative.insert(address, Unreachable { until: now + pause, failures });
+        }
     }
 
     /// Forgets that the address was unreachable.
@@ -189,17 +203,21 @@ impl Dials {
 
     /// How many addresses are known to be unreachable.
     pub(super) fn unreachable(&self, now: Instant) -> usize {
-        self.negative.values().filter(|until| now < **until).count()
+        self.negative.values().filter(|known| now < known.until).count()
     }
 }
 
 /// The pause after so many failures in a row: doubled by each, and between half of it and all of it, so that
 /// agents that lost each other at one moment do not dial at one moment.
 fn backoff(timings: &Timings, failures: u32) -> Duration {
-    let whole = timings.backoff_min.saturating_mul(1 << failures.min(16)).min(timings.backoff_max);
+    let whole = doubled(timings.backoff_min, failures).min(timings.backoff_max);
     // Without random numbers, no jitter.
     let random = getrandom::u32().unwrap_or(u32::MAX);
     whole.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
+}
+
+fn doubled(first: Duration, times: u32) -> Duration {
+    first.saturating_mul(1 << times.min(16))
 }
 
 #[cfg(test)]
@@ -236,6 +254,26 @@ mod tests {
         assert_eq!(dials.probe(ip(1), now, &limits), Wanted::Unreachable);
         dials.forget(ip(1), now);
         assert_eq!(dials.probe(ip(1), now, &limits), Wanted::Dialing);
+    }
+
+    #[test]
+    fn an_address_is_asked_less_and_less_often_until_an_agent_answers() {
+        let (limits, timings) = (Limits::default(), Timings::default());
+        let (mut dials, mut now) = (Dials::default(), Instant::now());
+        let address = IpAddr::from([10, 0, 0, 1]);
+        for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
+            assert_eq!(dials.probe(address, now, &limits), Wanted::Dialing);
+            assert_eq!(dials.begin(now, &limits), [address]);
+            assert!(dials.failed(address, now, &timings));
+            now += Duration::from_secs(pause) - Duration::from_millis(1);
+            assert_eq!(dials.probe(address, now, &limits), Wanted::Unreachable);
+            now += Duration::from_millis(1);
+        }
+        dials.connected(address);
+        dials.probe(address, now, &limits);
+        dials.begin(now, &limits);
+        dials.failed(address, now, &timings);
+        assert_eq!(dials.probe(address, now + timings.backoff_min, &limits), Wanted::Dialing);
     }
 
     #[test]

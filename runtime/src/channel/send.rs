@@ -5,12 +5,14 @@ use super::{Channel, Trouble, hold};
 use crate::config::settings;
 use crate::inside::Section;
 use crate::iov::Cursor;
+use crate::position::{self, Opener};
 use crate::shm::blocks::Blocks;
 use crate::shm::frames::write_header;
 use crate::shm::lock::LockError;
 use crate::shm::party::{LaneSending, Recovery, Sending};
 use crate::shm::segment::{READY, STAYS, SlotState};
-use crate::{position, stats};
+use crate::socket::{self, Socket};
+use crate::stats;
 use convoy_aggregator::path::Path;
 use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
 use core::sync::atomic::{Ordering, fence};
@@ -252,7 +254,8 @@ impl Channel {
         if line.flags.load(Ordering::Acquire) & READY == 0 {
             return false;
         }
-        let Some(sent) = position::sent(fd) else {
+        let socket = self.socket_of(slot).checked_sub(1).and_then(socket::at);
+        let Some(sent) = position::sent(fd, socket.map_or(Opener::Unknown, Socket::opener)) else {
             return false;
         };
         let Ok(number) = stream.path.to_channel(line.passed.load(Ordering::Acquire)) else {
