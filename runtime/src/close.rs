@@ -8,7 +8,7 @@ use crate::session::{self, SLOW};
 use crate::socket::{self, Socket, State};
 use crate::table::{self, Entry};
 use crate::{agent, bell, channel, demote, epoll, fork, inside, process, stats, sys};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// Before the program's close of `fd`.
 pub fn before_close(fd: i32) {
@@ -127,6 +127,10 @@ pub fn at_exit() {
 pub fn shutdown(fd: i32, how: i32) -> Handled {
     let index = table::socket(fd)?;
     let socket = socket::at(index)?;
+    if how != libc::SHUT_RD {
+        socket.shut.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
     if socket.state() == State::Promoted
         && how != libc::SHUT_RD
         && let Some((channel, slot)) = socket.stream()

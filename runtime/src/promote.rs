@@ -14,7 +14,7 @@ use crate::shm::segment::READY;
 use crate::socket::{self, Far, Socket, State};
 use crate::{epoll, fork, inside, position, stats, sys, table};
 use core::net::{IpAddr, Ipv6Addr};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 
 /// Called for each data call on a candidate; cheap until the connection has proven busy. True when the socket is
 /// promoted now.
@@ -271,6 +271,10 @@ fn settle(
     channel.own_line(slot).descriptor.store(fd as u32, Ordering::Release);
     channel.own_line(slot).flags.fetch_or(READY, Ordering::Release);
     channel.changed(slot);
+    fence(Ordering::SeqCst);
+    if socket.shut.load(Ordering::SeqCst) {
+        channel.send_through_kernel(slot);
+    }
 }
 
 /// IPv4 as v4-mapped, so that both ends of a connection agree.

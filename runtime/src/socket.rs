@@ -49,6 +49,9 @@ pub struct Socket {
     pub hint: AtomicBool,
     /// The peer's end is closed or reset: what is sent goes through the kernel, which knows what to answer.
     pub peer_gone: AtomicBool,
+    /// The program has ended what this end sends (shutdown(2)). SeqCst, as is the state: either that thread finds the stream,
+    /// or whoever promotes the socket finds this.
+    pub shut: AtomicBool,
     /// The stream has returned to the kernel from another host; it may leave it again.
     pub returned: AtomicBool,
     /// The kernel has reported the end of the connection, or of its receiving half.
@@ -215,6 +218,7 @@ impl Socket {
         self.hint.store(false, Ordering::Relaxed);
         self.peer_gone.store(false, Ordering::Relaxed);
         self.over.store(false, Ordering::Relaxed);
+        self.shut.store(false, Ordering::Relaxed);
         self.returned.store(false, Ordering::Relaxed);
         self.looked.store(0, Ordering::Relaxed);
         self.watch.store(0, Ordering::Relaxed);
