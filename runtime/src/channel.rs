@@ -14,8 +14,10 @@ pub mod recall;
 pub mod receive;
 pub mod send;
 mod sort;
+mod switch;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 use crate::process::{self, Identity};
 use crate::shm::party::{LaneSending, NONE, Party, Recovery};

@@ -3,7 +3,7 @@
 
 use crate::api::{Handled, Reason};
 use crate::socket::{self, State};
-use crate::{demote, epoll, position, sys, table};
+use crate::{demote, position, table};
 use core::ffi::c_void;
 
 /// SOL_SOCKET options that change what a read or write means and that the channel does not honour.
@@ -57,12 +57,10 @@ pub unsafe fn after_get(fd: i32, level: i32, name: i32, value: *mut c_void, leng
     }
 }
 
-/// FIONREAD: what the channel holds and what the kernel holds.
+/// FIONREAD: what can be read at once.
 pub fn readable_bytes(fd: i32) -> Handled {
     let (channel, slot) = promoted(fd)?;
-    epoll::sort_all();
-    let kernel = sys::ioctl_int(fd, libc::FIONREAD).unwrap_or(0).max(0) as usize;
-    Some(Ok(channel.queued_bytes(slot) as usize + kernel))
+    Some(Ok(channel.readable(slot, fd) as usize))
 }
 
 fn promoted(fd: i32) -> Option<(&'static crate::channel::Channel, u32)> {

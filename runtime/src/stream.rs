@@ -1,15 +1,14 @@
 //! send and receive on a connection, wherever its bytes travel at the moment.
 
+mod receive;
+
 use crate::api::Handled;
-use crate::channel::queue::Mode;
-use crate::channel::receive::Received;
 use crate::channel::send::Sent;
-use crate::channel::{Channel, Trouble, hold};
+use crate::channel::{Channel, Trouble};
 use crate::iov::{self, Cursor, EMPTY};
 use crate::socket::{self, Socket, State};
 use crate::wait::{self, spin};
-use crate::{position, promote, stats, sys, table};
-use convoy_aggregator::path::Path;
+use crate::{promote, stats, sys, table};
 use core::sync::atomic::Ordering;
 
 /// Parts of one kernel call; more are left to the next.
@@ -249,87 +248,6 @@ impl Call<'_> {
         news
     }
 
-    fn receive(&self, target: &mut Cursor) -> Result<usize, i32> {
-        let wanted = target.remaining();
-        if wanted == 0 {
-            return self.receive_nothing();
-        }
-        let mode = match self.flags {
-            flags if flags & libc::MSG_PEEK != 0 => Mode::Peek,
-            flags if flags & libc::MSG_TRUNC != 0 => Mode::Discard,
-            _ => Mode::Take,
-        };
-        let whole = self.flags & libc::MSG_WAITALL != 0 && mode != Mode::Peek;
-        let mut total = 0;
-        loop {
-            match self.receive_once(target, mode) {
-                Ok(Some(0)) => return Ok(total),
-                Ok(Some(bytes)) if mode == Mode::Peek => return Ok(bytes + self.peek_on(target, bytes)),
-                Ok(Some(bytes)) => {
-                    total += bytes;
-                    let more = whole || self.channel.switch_pending(self.slot);
-                    if !more || total == wanted {
-                        return Ok(total);
-                    }
-                }
-                Ok(None) if total > 0 && (!whole || self.nonblocking()) => return Ok(total),
-                Ok(None) if self.nonblocking() => return Err(libc::EAGAIN),
-                Ok(None) => {
-                    if let Err(errno) = wait::for_bytes(self.fd, self.socket, self.channel, self.slot) {
-                        return if total > 0 { Ok(total) } else { Err(errno) };
-                    }
-                }
-                Err(errno) => return if total > 0 { Ok(total) } else { Err(errno) },
-            }
-        }
-    }
-
-    /// A read of no bytes: at once, but EAGAIN when a nonblocking one finds nothing.
-    fn receive_nothing(&self) -> Result<usize, i32> {
-        let _ = self.channel.sort();
-        let wanted = libc::POLLIN | libc::POLLRDHUP;
-        let ready = wait::readiness(self.fd, self.socket, self.channel, self.slot, wanted);
-        if ready == 0 && self.nonblocking() { Err(libc::EAGAIN) } else { Ok(0) }
-    }
-
-    /// Bytes, 0 at the end of the stream, or nothing at the moment.
-    fn receive_once(&self, target: &mut Cursor, mode: Mode) -> Result<Option<usize>, i32> {
-        // What the kernel side had to say, once it was asked.
-        let mut news: Option<i16> = None;
-        loop {
-            if !self.still_open() {
-                return Err(libc::EBADF);
-            }
-            // Before the path: see aggregator::path on why the order matters.
-            let queued = self.kernel_bytes(news.is_some());
-            let may_end = self.channel.may_end(self.slot, self.generation);
-            match self.channel.receive(self.slot, self.generation, self.fd, target, mode) {
-                Ok(Received::Bytes(bytes)) => {
-                    // Bytes from the peer: it was there a moment ago.
-                    self.socket.looked.store(position::ticks(), Ordering::Relaxed);
-                    return Ok(Some(bytes));
-                }
-                Ok(Received::Kernel(_) | Received::Empty) if queued > 0 => {
-                    let read = |most| self.read_kernel(target, most);
-                    return match self.channel.read_beneath(self.slot, self.fd, read) {
-                        Ok(read) => read.unwrap_or(Ok(None)),
-                        Err(trouble) => Err(self.errno(trouble)),
-                    };
-                }
-                Ok(Received::Empty) if news.is_none() && !self.look_before_empty() => return Ok(None),
-                Ok(Received::Kernel(_) | Received::Empty) => match news {
-                    None => match self.look() {
-                        0 => return Ok(None),
-                        heard => news = Some(heard),
-                    },
-                    Some(_) if !may_end => return Ok(None),
-                    Some(news) => return self.without_bytes(target, news),
-                },
-                Err(trouble) => return Err(self.errno(trouble)),
-            }
-        }
-    }
-
     /// Whether the socket is still there and has another stream, or is about to get one.
     #[cold]
     fn moved(&self, index: u32) -> bool {
@@ -346,77 +264,6 @@ impl Call<'_> {
             core::ptr::eq(channel, self.channel) && (slot, generation) == (self.slot, self.generation)
         };
         self.socket.whole_stream().is_some_and(same) && self.socket.state() == State::Promoted
-    }
-
-    /// Bytes in the kernel's queue, when the stream is read from there or `always`.
-    #[inline]
-    fn kernel_bytes(&self, always: bool) -> u64 {
-        if !always && self.channel.own_line(self.slot).passed.load(Ordering::Relaxed) & 1 == 1 {
-            return 0;
-        }
-        position::readable(self.fd)
-    }
-
-    /// A peek has seen all of one path before a switch: what follows on the other path can be seen too.
-    fn peek_on(&self, target: &mut Cursor, seen: usize) -> usize {
-        if target.remaining() == 0 {
-            return 0;
-        }
-        match self.channel.before_switch(self.slot, self.fd) {
-            Some((Path::Channel, before)) if before == seen as u64 => {
-                self.read_kernel(target, u64::MAX).ok().flatten().unwrap_or(0)
-            }
-            Some((Path::Kernel, before)) if before == seen as u64 => {
-                self.channel.peek_queue(self.slot, target)
-            }
-            _ => 0,
-        }
-    }
-
-    /// Nothing on the channel: whether it is time to ask the kernel side.
-    #[inline]
-    fn look_before_empty(&self) -> bool {
-        hold::release_all();
-        self.socket.look_due() || self.socket.hint.load(Ordering::Relaxed)
-    }
-
-    /// The end of the stream or an error, if `news` say so; otherwise nothing. No byte is taken that may have come
-    /// since the path was looked at, because it may belong behind the channel's; but a byte at the urgent mark,
-    /// which the count leaves out, stands before all others (and its sender stays on the kernel).
-    fn without_bytes(&self, target: &mut Cursor, news: i16) -> Result<Option<usize>, i32> {
-        if news & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR | libc::POLLIN) == 0 {
-            return Ok(None);
-        }
-        if position::at_urgent_mark(self.fd) {
-            return self.read_kernel(target, 1);
-        }
-        let mut byte = 0u8;
-        let part = iov::single(&raw mut byte, 1);
-        // SAFETY: one writable byte.
-        match unsafe { sys::recvmsg(self.fd, &part, 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) } {
-            Ok(0) if news & (libc::POLLRDHUP | libc::POLLHUP) != 0 => Ok(Some(0)),
-            Ok(_) | Err(libc::EAGAIN) => Ok(None),
-            Err(errno) => Err(errno),
-        }
-    }
-
-    fn read_kernel(&self, target: &mut Cursor, most: u64) -> Result<Option<usize>, i32> {
-        let mut parts = [EMPTY; PARTS];
-        let count = target.rest(most.min(usize::MAX as u64) as usize, &mut parts);
-        let flags = (self.flags | libc::MSG_DONTWAIT) & !libc::MSG_WAITALL;
-        // SAFETY: the parts are the rest of the program's buffers.
-        match unsafe { sys::recvmsg(self.fd, parts.as_ptr(), count, flags) } {
-            Ok(bytes) => {
-                count_kernel(false, bytes);
-                if flags & libc::MSG_PEEK == 0 {
-                    self.channel.count_kernel_read(self.slot, bytes as u64);
-                }
-                target.skip(bytes);
-                Ok(Some(bytes))
-            }
-            Err(libc::EAGAIN) => Ok(None),
-            Err(errno) => Err(errno),
-        }
     }
 
     fn nonblocking(&self) -> bool {

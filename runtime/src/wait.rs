@@ -34,7 +34,6 @@ pub fn kernel_state(fd: i32, events: i16) -> i16 {
 pub fn readiness(fd: i32, socket: &Socket, channel: &Channel, slot: u32, wanted: i16) -> i16 {
     const IN: i16 = libc::POLLIN | libc::POLLRDNORM;
     const OUT: i16 = libc::POLLOUT | libc::POLLWRNORM;
-    let mut ready = if channel.has_bytes(slot) { IN } else { 0 };
     if channel.recovery(slot) == Recovery::Running {
         return 0;
     }
@@ -42,6 +41,7 @@ pub fn readiness(fd: i32, socket: &Socket, channel: &Channel, slot: u32, wanted:
         return (IN | OUT | libc::POLLHUP) & (wanted | libc::POLLHUP);
     }
     let reads_kernel = channel.receive_path(slot, fd).is_ok_and(|path| path == Path::Kernel);
+    let mut ready = if !reads_kernel && channel.has_bytes(slot) { IN } else { 0 };
     let mut kernel_wanted = libc::POLLRDHUP | libc::POLLPRI & wanted;
     if reads_kernel {
         kernel_wanted |= IN;
@@ -91,7 +91,7 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
     let through_kernel = channel.own_line(slot).passed.load(Ordering::Relaxed) & 1 == 0;
     let may_go_on = || {
         let closed = || channel.leads_to_agent() && !channel.is_open(slot);
-        let news = channel.has_bytes(slot) || channel.has_frames() || !channel.usable() || closed();
+        let news = channel.can_read(slot, fd) || channel.has_frames() || !channel.usable() || closed();
         news || !through_kernel && channel.reaches_kernel(slot, fd)
     };
     if !through_kernel && spin::until(may_go_on) {

@@ -339,17 +339,6 @@ impl Channel {
         unread > 0
     }
 
-    /// Whether bytes of a stream wait in its queue or, not yet sorted, in the lane; needs no lock.
-    #[inline]
-    pub fn has_bytes(&self, slot: u32) -> bool {
-        self.queued_bytes(slot) > 0
-    }
-
-    /// Bytes of a stream that can be read at once.
-    pub fn queued_bytes(&self, slot: u32) -> u64 {
-        self.party.stream(slot).queued.load(Ordering::Acquire)
-    }
-
     /// Books bytes that were read from the kernel connection.
     pub fn count_kernel_read(&self, slot: u32, bytes: u64) {
         self.party.stream(slot).kernel_read.fetch_add(bytes, Ordering::Relaxed);
@@ -362,29 +351,10 @@ impl Channel {
         self.peer_line(slot).announced.load(Ordering::Acquire) != passed
     }
 
-    /// The path the stream is read from and the bytes left on it, if a switch is pending.
-    pub fn before_switch(&self, slot: u32, fd: i32) -> Option<(Path, u64)> {
-        let guard = self.lock_receiving().ok()?;
-        self.path_limit(slot, fd, guard.stream(slot)).ok().filter(|(_, limit)| *limit != u64::MAX)
-    }
-
-    /// Copies queued bytes without taking them, whatever the path.
-    pub fn peek_queue(&self, slot: u32, target: &mut Cursor) -> usize {
-        let _ = self.sort();
-        self.lock_receiving().map_or(0, |guard| {
-            self.dequeue(slot, guard.lane(), guard.stream(slot), target, u64::MAX, Mode::Peek)
-        })
-    }
-
     /// Which path the stream is read from, after passing what can be passed.
     pub fn receive_path(&self, slot: u32, fd: i32) -> Result<Path, Trouble> {
         let guard = self.lock_receiving()?;
         let stream = guard.stream(slot);
         self.path_beneath(slot, fd, stream).map(|(path, _)| path)
-    }
-
-    /// Bytes the program has read and all that it could read so far, of this stream's channel part.
-    pub fn received_bytes(&self, slot: u32) -> u64 {
-        self.lock_receiving().map_or(0, |guard| guard.stream(slot).credit.received())
     }
 }

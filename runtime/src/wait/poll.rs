@@ -236,7 +236,8 @@ impl Poll<'_> {
                 if channel.leads_to_agent() && member.events & libc::POLLIN != 0 && reads_far() {
                     return true;
                 }
-                let reads = member.events & (libc::POLLIN | libc::POLLRDNORM) != 0 && channel.has_bytes(slot);
+                let reads = member.events & (libc::POLLIN | libc::POLLRDNORM) != 0
+                    && channel.can_read(slot, member.fd);
                 let writes = member.events & (libc::POLLOUT | libc::POLLWRNORM) != 0;
                 reads || !channel.usable() || writes && channel.sends_here(slot) && channel.is_writable(slot)
             }

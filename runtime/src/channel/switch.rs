@@ -1,0 +1,107 @@
+//! A sender's switches between the kernel and the channel (see `aggregator::path` for the rules).
+
+use super::Channel;
+use super::Trouble;
+use crate::inside::Section;
+use crate::position::{self, Opener};
+use crate::shm::party::Sending;
+use crate::shm::segment::{READY, STAYS, SlotState};
+use crate::socket::{self, Socket};
+use crate::stats;
+use core::sync::atomic::{Ordering, fence};
+
+impl Channel {
+    /// The stream leaves the kernel, if the receiver follows and nobody is sending through the kernel.
+    #[cold]
+    pub(super) fn switch_to_channel(&self, slot: u32, fd: i32, stream: &mut Sending) -> bool {
+        let line = self.peer_line(slot);
+        let busy = self.party.stream(slot).kernel_senders.load(Ordering::Acquire) != 0;
+        if stream.stay || busy || line.state(stream.generation) != SlotState::Open {
+            return false;
+        }
+        if line.flags.load(Ordering::Acquire) & READY == 0 {
+            return false;
+        }
+        let socket = self.socket_of(slot).checked_sub(1).and_then(socket::at);
+        let Some(sent) = position::sent(fd, socket.map_or(Opener::Unknown, Socket::opener)) else {
+            return false;
+        };
+        let Ok(number) = stream.path.to_channel(line.passed.load(Ordering::Acquire)) else {
+            return false;
+        };
+        let own = self.own_line(slot);
+        own.position[number as usize & 1].store(sent, Ordering::Relaxed);
+        own.announced.store(number, Ordering::Release);
+        self.changed(slot);
+        stats::process().switches_to_channel.add(1);
+        true
+    }
+
+    /// The stream goes back to the kernel at the byte it has reached. False when it is there already.
+    fn switch_to_kernel(&self, slot: u32, stream: &mut Sending) -> bool {
+        self.switch_to_kernel_at(slot, stream, stream.credit.sent())
+    }
+
+    pub(super) fn switch_to_kernel_at(&self, slot: u32, stream: &mut Sending, position: u64) -> bool {
+        let passed = self.peer_line(slot).passed.load(Ordering::Acquire);
+        let Ok(number) = stream.path.to_kernel(passed) else { return false };
+        let own = self.own_line(slot);
+        own.position[number as usize & 1].store(position, Ordering::Relaxed);
+        own.announced.store(number, Ordering::Release);
+        self.changed(slot);
+        stats::process().switches_to_kernel.add(1);
+        true
+    }
+
+    /// The receiver does not keep up: what follows goes into the kernel's buffers, as it would without Convoy, until
+    /// the receiver has read everything before it. Bytes in the kernel wake it.
+    pub fn spill(&self, slot: u32) {
+        self.publish_held();
+        if let Ok(guard) = self.lock_sending() {
+            self.switch_to_kernel(slot, guard.stream(slot));
+        }
+    }
+
+    /// What this side sends on the stream goes through the kernel from now on; wakes the receiver.
+    pub fn send_through_kernel(&self, slot: u32) -> bool {
+        self.publish_held();
+        self.await_kernel(slot);
+        let _section = Section::new();
+        let Ok(guard) = self.lock_sending() else {
+            return false;
+        };
+        guard.stream(slot).stay = true;
+        let switched = self.switch_to_kernel(slot, guard.stream(slot));
+        self.own_line(slot).flags.fetch_or(STAYS, Ordering::Release);
+        self.changed(slot);
+        drop(guard);
+        self.ring_receiver(slot);
+        switched
+    }
+
+    /// For a call that only the kernel can make (splice from a pipe): the stream goes back to the kernel, for as long
+    /// as it takes the receiver to catch up. To be followed by [`Channel::end_kernel_send`].
+    pub fn begin_kernel_send(&self, slot: u32) -> Result<(), Trouble> {
+        self.publish_held();
+        self.await_kernel(slot);
+        let _section = Section::new();
+        let guard = self.lock_sending()?;
+        self.switch_to_kernel(slot, guard.stream(slot));
+        self.enter_kernel_send(slot);
+        drop(guard);
+        self.ring_receiver(slot);
+        Ok(())
+    }
+
+    pub(super) fn enter_kernel_send(&self, slot: u32) {
+        self.party.stream(slot).kernel_senders.fetch_add(1, Ordering::SeqCst);
+        self.own_line(slot).kernel_senders.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// A kernel call that [`Sent::Kernel`] asked for has returned.
+    pub fn end_kernel_send(&self, slot: u32) {
+        self.own_line(slot).kernel_senders.fetch_sub(1, Ordering::SeqCst);
+        self.party.stream(slot).kernel_senders.fetch_sub(1, Ordering::Release);
+    }
+}

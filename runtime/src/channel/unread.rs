@@ -1,0 +1,70 @@
+//! What of a stream could be read, without reading it.
+
+use super::Channel;
+use super::queue::Mode;
+use crate::iov::Cursor;
+use crate::position;
+use crate::shm::party::Recovery;
+use convoy_aggregator::path::Path;
+use core::sync::atomic::Ordering;
+
+impl Channel {
+    /// Whether bytes of a stream wait in its queue or, not yet sorted, in the lane; needs no lock.
+    #[inline]
+    pub fn has_bytes(&self, slot: u32) -> bool {
+        self.queued_bytes(slot) > 0
+    }
+
+    /// Whether queued bytes can be read at once: they may belong behind some that the kernel has not brought yet.
+    #[inline]
+    pub fn can_read(&self, slot: u32, fd: i32) -> bool {
+        self.has_bytes(slot)
+            && self.recovery(slot) != Recovery::Running
+            && self.receive_path(slot, fd).is_ok_and(|path| path == Path::Channel)
+    }
+
+    /// Bytes of a stream that can be read at once, on both paths.
+    pub fn readable(&self, slot: u32, fd: i32) -> u64 {
+        let _ = self.sort();
+        let Ok(guard) = self.lock_receiving() else { return 0 };
+        let kernel = position::readable(fd);
+        let queued = self.queued_bytes(slot);
+        match self.recovery(slot) {
+            Recovery::None => {}
+            Recovery::Running => return 0,
+            Recovery::Done | Recovery::Failed => return queued + kernel,
+        }
+        match self.path_beneath(slot, fd, guard.stream(slot)) {
+            Ok((Path::Kernel, limit)) if kernel >= limit => limit + queued,
+            Ok((Path::Kernel, _)) => kernel,
+            Ok((Path::Channel, limit)) if queued >= limit => limit + kernel,
+            Ok((Path::Channel, _)) if self.leads_to_agent() => queued,
+            Ok((Path::Channel, _)) => queued + kernel,
+            Err(_) => 0,
+        }
+    }
+
+    /// Bytes of a stream in its queue.
+    pub fn queued_bytes(&self, slot: u32) -> u64 {
+        self.party.stream(slot).queued.load(Ordering::Acquire)
+    }
+
+    /// The path the stream is read from and the bytes left on it, if a switch is pending.
+    pub fn before_switch(&self, slot: u32, fd: i32) -> Option<(Path, u64)> {
+        let guard = self.lock_receiving().ok()?;
+        self.path_limit(slot, fd, guard.stream(slot)).ok().filter(|(_, limit)| *limit != u64::MAX)
+    }
+
+    /// Copies queued bytes without taking them, whatever the path.
+    pub fn peek_queue(&self, slot: u32, target: &mut Cursor) -> usize {
+        let _ = self.sort();
+        self.lock_receiving().map_or(0, |guard| {
+            self.dequeue(slot, guard.lane(), guard.stream(slot), target, u64::MAX, Mode::Peek)
+        })
+    }
+
+    /// Bytes the program has read and all that it could read so far, of this stream's channel part.
+    pub fn received_bytes(&self, slot: u32) -> u64 {
+        self.lock_receiving().map_or(0, |guard| guard.stream(slot).credit.received())
+    }
+}
