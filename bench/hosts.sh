@@ -52,6 +52,7 @@ else
     host_b() { hostB "$@"; }
 fi
 
+mkdir "$WORK/stats"
 export CONVOY_DIR=$WORK CONVOY_FABRIC=$FABRIC
 
 # Bytes that both hosts have sent so far.
@@ -87,7 +88,7 @@ start_agents() {
 run() { # KIND PROGRAM SERVER-ARGS CLIENT-ARGS
     local preload=() server before
     case "$1" in
-        convoy) preload=(env "LD_PRELOAD=$RELEASE/libconvoy.so") ;;
+        convoy) preload=(env "LD_PRELOAD=$RELEASE/libconvoy.so" "CONVOY_STATS=$WORK/stats/") ;;
         rsockets) preload=(env LD_PRELOAD=/usr/lib/x86_64-linux-gnu/rsocket/librspreload.so.1 RDMAV_FORK_SAFE=1) ;;
     esac
     PORT=$((PORT + 1))
@@ -102,8 +103,17 @@ run() { # KIND PROGRAM SERVER-ARGS CLIENT-ARGS
     kill $server 2>/dev/null || true
     wait $server 2>/dev/null || true
     cat "$WORK/client" "$WORK/server"
+    if [ "$1" = convoy ]; then
+        printf 'streams_far %s\n' "$(counted streams_far)"
+        printf 'far_share %s\n' "$(awk -v far="$(counted bytes_sent)" -v kernel="$(counted kernel_bytes_sent)" \
+            'BEGIN {print far + kernel ? 100 * far / (far + kernel) : 0}')"
+        rm -f "$WORK"/stats/*
+    fi
     printf 'wire_bytes %s\n' "$(($(wire_bytes) - before))"
 }
+
+# Sum of a counter over the programs of the last run, as they wrote it when they ended.
+counted() { cat "$WORK"/stats/*.json 2>/dev/null | grep -o "\"$1\": *[0-9]*" | awk -F: '{sum += $2} END {print sum + 0}'; }
 
 value() { awk -v name="$1" '$1 == name {print $2; found = 1} END {if (!found) print 0}' "$2"; }
 median() { sort -g | awk '{all[NR] = $1} END {print all[int((NR + 1) / 2)]}'; }
@@ -111,13 +121,17 @@ median() { sort -g | awk '{all[NR] = $1} END {print all[int((NR + 1) / 2)]}'; }
 measure() { # NAME FIGURE PROGRAM SERVER-ARGS CLIENT-ARGS
     local kinds=(tcp convoy) kind
     [ "${RSOCKETS:-0}" != 1 ] || kinds+=(rsockets)
-    for kind in "${kinds[@]}"; do : >"$WORK/$kind.figures"; : >"$WORK/$kind.wire"; done
+    for kind in "${kinds[@]}"; do : >"$WORK/$kind.figures"; : >"$WORK/$kind.wire"; : >"$WORK/$kind.share"; done
     for _ in $(seq "$ROUNDS"); do
         for kind in "${kinds[@]}"; do
             run "$kind" "$3" "$4" "$5" >"$WORK/output"
             value "$2" "$WORK/output" >>"$WORK/$kind.figures"
             awk '$1 == "bytes" {bytes = $2} $1 == "wire_bytes" && bytes {printf "%.3f\n", $2 / bytes}' \
                 "$WORK/output" >>"$WORK/$kind.wire"
+            if [ "$kind" = convoy ]; then
+                [ "$(value streams_far "$WORK/output")" -gt 0 ] || printf 'NOT ACCELERATED: no stream was opened\n'
+                value far_share "$WORK/output" >>"$WORK/$kind.share"
+            fi
         done
     done
     for kind in "${kinds[@]}"; do
@@ -125,6 +139,7 @@ measure() { # NAME FIGURE PROGRAM SERVER-ARGS CLIENT-ARGS
         if [ -s "$WORK/$kind.wire" ]; then
             printf '   %s wire bytes per byte' "$(median <"$WORK/$kind.wire")"
         fi
+        [ ! -s "$WORK/$kind.share" ] || printf '   %.0f %% by the fabric' "$(median <"$WORK/$kind.share")"
         printf '\n'
     done
 }
@@ -132,6 +147,7 @@ measure() { # NAME FIGURE PROGRAM SERVER-ARGS CLIENT-ARGS
 start_agents
 printf 'fabric %s, %s rounds, medians\n' "$FABRIC" "$ROUNDS"
 measure "64 sockets x 64 B, one way" messages_per_s load-many "" "--sockets 64 --size 64 --seconds $PERIOD"
+host_a "$RELEASE/convoy" stat | sed -n '/^links/,$p'
 measure "64 sockets x 16 B, one way" messages_per_s load-many "" "--sockets 64 --size 16 --seconds $PERIOD"
 measure "one socket x 64 B, one way" messages_per_s load-many "--sockets 1" "--sockets 1 --size 64 --seconds $PERIOD"
 measure "64 B round trip (mean)" rtt_us load-pingpong "" "--seconds $PERIOD"

@@ -30,3 +30,4 @@ mod transmit;
 mod users;
 mod wait;
 mod wire;
+mod worth;

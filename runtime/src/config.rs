@@ -43,6 +43,15 @@ pub enum Fabric {
     Provider(String),
 }
 
+/// Which connections with other hosts travel by the fabric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gather {
+    /// All over a card; over a fabric that the kernel carries those whose messages can be gathered.
+    Auto,
+    /// All.
+    Always,
+}
+
 /// Which log lines are written; each level includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -93,6 +102,7 @@ pub struct Settings {
     pub memory_limit: u64,
     pub spin: Spin,
     pub fabric: Fabric,
+    pub gather: Gather,
     pub rules: Rules,
     pub log: LogLevel,
     pub log_target: LogTarget,
@@ -121,6 +131,7 @@ impl Settings {
         memory_limit: 256 << 20,
         spin: Spin::Auto,
         fabric: Fabric::Auto,
+        gather: Gather::Auto,
         rules: Rules::ALL,
         log: LogLevel::Warn,
         log_target: LogTarget::Stderr,

@@ -9,9 +9,9 @@ mod incoming;
 mod lines;
 mod outgoing;
 
-pub use crate::shm::segment::{READY, RECOVERED, STAYS};
+pub use crate::shm::segment::{JOINED, READY, RECOVERED, STAYS};
 pub use incoming::{Frame, Piece};
-pub use lines::{Line, SlotState};
+pub use lines::{Line, Sent, SlotState};
 pub use outgoing::fence_before_ring;
 
 use crate::process::Identity;

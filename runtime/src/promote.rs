@@ -235,8 +235,13 @@ fn finish_offer(
     true
 }
 
-/// Begins the move if no other thread is inside a kernel call on the socket.
+/// Begins the move if no other thread is inside a kernel call on the socket, and the kernel's count of what was read can
+/// be believed: it is wrong while urgent data waits.
 fn quiet(socket: &Socket) -> bool {
+    let fd = socket.fd.load(Ordering::Relaxed);
+    if crate::wait::kernel_state(fd, libc::POLLPRI) & libc::POLLPRI != 0 {
+        return false;
+    }
     if !socket.begin_move(State::Candidate) {
         return false;
     }

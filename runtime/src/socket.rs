@@ -49,6 +49,8 @@ pub struct Socket {
     pub hint: AtomicBool,
     /// The peer's end is closed or reset: what is sent goes through the kernel, which knows what to answer.
     pub peer_gone: AtomicBool,
+    /// Something was received since the last send: kept for streams to other hosts.
+    pub answered: AtomicBool,
     /// The program has ended what this end sends (shutdown(2)). SeqCst, as is the state: either that thread finds the stream,
     /// or whoever promotes the socket finds this.
     pub shut: AtomicBool,

@@ -66,7 +66,19 @@ pub unsafe fn send(fd: i32, parts: *const libc::iovec, count: usize, flags: i32)
         Ok(bytes) => bytes,
         Err(errno) => return Some(Err(errno)),
     };
-    with_stream(index, socket, fd, flags, |call| call.send(&mut bytes))
+    with_stream(index, socket, fd, flags, |call| {
+        let sent = call.send(&mut bytes);
+        if call.channel.leads_to_agent()
+            && let Ok(bytes) = sent
+        {
+            let lone = socket.answered.load(Ordering::Relaxed);
+            if lone {
+                socket.answered.store(false, Ordering::Relaxed);
+            }
+            call.channel.note_sent(call.slot, lone, bytes);
+        }
+        sent
+    })
 }
 
 /// See [`crate::api::receive`].
@@ -108,7 +120,13 @@ pub unsafe fn receive(fd: i32, parts: *const libc::iovec, count: usize, flags: i
         Ok(target) => target,
         Err(errno) => return Some(Err(errno)),
     };
-    with_stream(index, socket, fd, flags, |call| call.receive(&mut target))
+    with_stream(index, socket, fd, flags, |call| {
+        let received = call.receive(&mut target);
+        if call.channel.leads_to_agent() && received.is_ok() && !socket.answered.load(Ordering::Relaxed) {
+            socket.answered.store(true, Ordering::Relaxed);
+        }
+        received
+    })
 }
 
 /// Makes a call on the socket's stream; again when the socket has got another stream meanwhile.
@@ -219,7 +237,8 @@ impl Call<'_> {
     /// A peer that has closed its end reads nothing any more; the kernel knows whether that means EPIPE.
     #[inline]
     fn look_for_closed_peer(&self) {
-        if self.socket.peer_gone.load(Ordering::Relaxed) {
+        // On the kernel path the kernel says so itself.
+        if self.socket.peer_gone.load(Ordering::Relaxed) || !self.channel.sends_here(self.slot) {
             return;
         }
         if self.socket.look_due() || self.socket.hint.load(Ordering::Relaxed) {
@@ -230,9 +249,17 @@ impl Call<'_> {
     /// Asks the kernel about end of stream and errors.
     #[cold]
     fn look(&self) -> i16 {
-        let news = wait::kernel_state(self.fd, libc::POLLIN | libc::POLLRDHUP);
-        if self.channel.leads_to_agent() && self.channel.note_mark(self.slot, self.fd) {
-            return 0;
+        let far = self.channel.leads_to_agent();
+        let urgent = if far { libc::POLLPRI } else { 0 };
+        // Before the look: what another thread hears after it stays.
+        self.socket.hint.store(false, Ordering::Relaxed);
+        let mut news = wait::kernel_state(self.fd, libc::POLLIN | libc::POLLRDHUP | urgent);
+        if news & urgent != 0 {
+            self.socket.hint.store(true, Ordering::Relaxed);
+            if self.channel.note_mark(self.slot, self.fd) {
+                return 0;
+            }
+            news &= !urgent;
         }
         let over = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
         if news & over != 0 {

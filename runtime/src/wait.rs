@@ -109,8 +109,9 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
     bell.doze();
     let over = socket.over.load(Ordering::Relaxed);
     let lifeline = if channel.watches_kernel(slot, socket.generation(), over) { fd } else { -1 };
+    let urgent = if channel.leads_to_agent() { libc::POLLPRI } else { 0 };
     let mut set = [
-        libc::pollfd { fd: lifeline, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 },
+        libc::pollfd { fd: lifeline, events: libc::POLLIN | libc::POLLRDHUP | urgent, revents: 0 },
         libc::pollfd { fd: bell.fd(), events: libc::POLLIN, revents: 0 },
     ];
     let limit = if placed || timeout.is_some() { timeout } else { Some(TICK) };
@@ -129,7 +130,7 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
         waiters.remove(bell.number);
     }
     bell.give_back();
-    if set[0].revents != 0 {
+    if set[0].revents & !libc::POLLIN != 0 || set[0].revents != 0 && !through_kernel {
         socket.hint.store(true, Ordering::Relaxed);
     }
     match result {

@@ -274,7 +274,10 @@ impl Engine {
         stream: u32,
         ours: bool,
     ) -> Option<(u32, u8)> {
-        let (slot, generation) = self.programs.get_mut(program)?.as_mut()?.open(link, stream, id)?;
+        let worth = self.links[link].as_ref().is_some_and(|link| {
+            link.worth.gathers() || self.rails.get(link.rail).is_some_and(|rail| rail.worth_always)
+        });
+        let (slot, generation) = self.programs.get_mut(program)?.as_mut()?.open(link, stream, id, worth)?;
         let entered = self.links[link].as_mut().is_some_and(|link| link.enter(stream, program, slot, ours));
         if !entered {
             self.programs.get_mut(program)?.as_mut()?.free(slot);
@@ -282,6 +285,7 @@ impl Engine {
         }
         let uid = self.programs.get(program)?.as_ref()?.session.uid;
         self.users.count_stream(uid, true);
+        self.look_soon();
         Some((slot, generation))
     }
 

@@ -12,6 +12,7 @@ use super::status::Board;
 use super::users::Users;
 use super::wait::{Token, Waiter};
 use super::wire::Wire;
+use super::worth;
 use convoy_aggregator::gather::Thresholds;
 use convoy_control::peers::{Events, Peers};
 use convoy_control::policy::Policy;
@@ -33,6 +34,8 @@ pub(super) struct Rail {
     /// Leading bits of its address that name its network.
     pub(super) prefix: u32,
     pub(super) wire: Wire,
+    /// Every stream is to travel by this rail, whatever its messages are like.
+    pub(super) worth_always: bool,
 }
 
 /// Everything the engine's thread owns.
@@ -49,6 +52,8 @@ pub(super) struct Engine {
     signals: Signals,
     policy_file: Option<PathBuf>,
     pub(super) thresholds: Thresholds,
+    /// Messages up to this size are gathered.
+    pub(super) small: u32,
     pub(super) network: u64,
     /// This run of the agent, as peers know it.
     pub(super) instance: u128,
@@ -57,6 +62,9 @@ pub(super) struct Engine {
     /// When the present round began, and the same in microseconds since the start.
     pub(super) now: Instant,
     pub(super) now_us: u64,
+    /// Programs send, and when that is looked at next.
+    busy: bool,
+    next_look: Instant,
     pub(super) board: Arc<Board>,
     /// The agent ends when no program was connected for so long, and when one last was.
     pub(super) idle_exit: Option<Duration>,
@@ -108,12 +116,15 @@ impl Engine {
             signals: setup.signals,
             policy_file: setup.policy_file,
             thresholds: setup.thresholds,
+            small: setup.small,
             network: setup.network,
             instance: setup.instance,
             next_link: 0,
             counters: Counters::default(),
             now: Instant::now(),
             now_us: 0,
+            busy: false,
+            next_look: Instant::now(),
             board: setup.board,
             idle_exit: setup.idle_exit,
             occupied: Instant::now(),
@@ -149,6 +160,10 @@ impl Engine {
                     tracing::info!("no program needs this agent");
                     return;
                 }
+            }
+            if now >= self.next_look {
+                self.busy = self.judge();
+                self.next_look = now + if self.busy { worth::PERIOD } else { TICK };
             }
             if work {
                 last_work = now;
@@ -204,7 +219,7 @@ impl Engine {
         let limit = match (news || !may_sleep, polled, overflow) {
             (true, ..) => Duration::ZERO,
             (_, true, _) | (.., true) => ROOM_TICK,
-            _ => due.unwrap_or(TICK).min(TICK),
+            _ => due.unwrap_or(TICK).min(if self.busy { worth::PERIOD } else { TICK }),
         };
         self.counters.sleeps += 1;
         self.look(limit)
@@ -268,6 +283,12 @@ impl Engine {
         // The kernel's generator is ready when a machine runs agents.
         let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
         u64::from_ne_bytes(bytes)
+    }
+
+    /// A stream was opened: it is likely to be used soon.
+    pub(super) fn look_soon(&mut self) {
+        self.busy = true;
+        self.next_look = self.next_look.min(self.now + worth::PERIOD);
     }
 
     fn on_doorbell(&mut self, index: usize) {

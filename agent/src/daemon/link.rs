@@ -2,6 +2,7 @@
 
 use super::program::Taken;
 use super::wire::Wire;
+use super::worth::Worth;
 use convoy_aggregator::batch::Control;
 use convoy_aggregator::gather::{Gather, Thresholds};
 use convoy_aggregator::link::{ReceiveLink, SendLink};
@@ -60,6 +61,7 @@ pub(crate) struct Link {
     /// Batches with more than cursors have arrived and were not answered.
     pub(crate) owes: bool,
     pub(crate) counters: LinkCounters,
+    pub(super) worth: Worth,
     /// How bytes on the wire are counted.
     pub(crate) wire: Wire,
 }
@@ -146,6 +148,7 @@ impl Link {
             announced: VecDeque::new(),
             owes: false,
             counters: LinkCounters::default(),
+            worth: Worth::default(),
             wire: Wire::default(),
         }
     }

@@ -4,7 +4,7 @@ use super::link::StreamNumber;
 use convoy_aggregator::batch::Control;
 use convoy_aggregator::credit::MAX_WINDOW;
 use convoy_runtime::agent::server;
-use convoy_runtime::port::{Lie, Line, Piece, Port, READY, RECOVERED, STAYS, SlotState};
+use convoy_runtime::port::{JOINED, Lie, Line, Piece, Port, READY, RECOVERED, STAYS, Sent, SlotState};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
@@ -53,6 +53,12 @@ pub(crate) struct Slot {
     pub(crate) there_closed: bool,
     /// The link is gone.
     pub(crate) lost: bool,
+    /// What the other end has told as its flags.
+    there_flags: u32,
+    /// Whether the fabric is worth it for what the program sends.
+    pub(crate) worth: bool,
+    /// What it had sent at the last look.
+    pub(crate) sent: Sent,
     /// Switches that the other end has announced, and passed.
     there_announced: u32,
     there_passed: u32,
@@ -131,7 +137,13 @@ impl Program {
     }
 
     /// Opens a slot for a stream; nothing when the program has no port or no slots left.
-    pub(crate) fn open(&mut self, link: usize, stream: StreamNumber, offer: u64) -> Option<(u32, u8)> {
+    pub(crate) fn open(
+        &mut self,
+        link: usize,
+        stream: StreamNumber,
+        offer: u64,
+        worth: bool,
+    ) -> Option<(u32, u8)> {
         let (slot, generation) = self.port.as_mut()?.open_slot()?;
         let index = slot as usize;
         if self.slots.len() <= index {
@@ -150,10 +162,44 @@ impl Program {
             here_closed: false,
             there_closed: false,
             lost: false,
+            there_flags: 0,
+            worth,
+            sent: Sent::default(),
             there_announced: 0,
             there_passed: 0,
         });
+        self.look_at_load(slot);
         Some((slot, generation))
+    }
+
+    /// What the program has sent on a stream since the last look.
+    pub(crate) fn look_at_load(&mut self, slot: u32) -> Sent {
+        let (Some(port), Some(known)) =
+            (&self.port, self.slots.get_mut(slot as usize).and_then(Option::as_mut))
+        else {
+            return Sent::default();
+        };
+        let now = port.sent(slot);
+        now.since(core::mem::replace(&mut known.sent, now))
+    }
+
+    /// Whether the fabric is worth it for what the program sends on a stream.
+    pub(crate) fn set_worth(&mut self, slot: u32, worth: bool) {
+        let Some(known) = self.slot(slot) else { return };
+        if core::mem::replace(&mut known.worth, worth) != worth {
+            self.show_flags(slot);
+        }
+    }
+
+    /// Tells the program of the other end's flags; it may leave the kernel only where the fabric is worth it.
+    pub(crate) fn show_flags(&self, slot: u32) {
+        if let (Some(port), Some(known)) =
+            (&self.port, self.slots.get(slot as usize).and_then(Option::as_ref))
+        {
+            let joined = if known.there_flags & READY != 0 { JOINED } else { 0 };
+            let withheld = if known.worth { 0 } else { READY };
+            port.set_flags(slot, known.there_flags & !withheld | joined);
+        }
     }
 
     /// Both ends have closed the stream, or the program has after its link was lost.
@@ -294,6 +340,10 @@ impl Slot {
         match control {
             Control::Limit(limit) if limit.saturating_sub(self.taken) > MAX_WINDOW => {
                 Err("impossible credit")
+            }
+            Control::Flags(flags) => {
+                self.there_flags = flags & (READY | STAYS);
+                Ok(())
             }
             Control::Limit(limit) => {
                 self.allowed = self.allowed.max(limit);

@@ -337,7 +337,7 @@ impl Program {
         known.check(control)?;
         let Some(port) = &self.port else { return Ok(()) };
         match control {
-            Control::Flags(flags) => port.set_flags(slot, flags),
+            Control::Flags(_) => self.show_flags(slot),
             Control::Announce { number, position } => port.announce(slot, number, position),
             Control::Passed(passed) => port.set_passed(slot, passed),
             Control::Limit(limit) => port.set_limit(slot, limit),

@@ -16,7 +16,7 @@ use convoy_control::peers::{Config, Events, Peers};
 use convoy_control::policy::Policy;
 use convoy_fabric::libfabric::{self, Placement, RailInfo, discover};
 use convoy_runtime::agent::server::{self, Server};
-use convoy_runtime::config::{self, Fabric, Settings};
+use convoy_runtime::config::{self, Fabric, Gather, Settings};
 use if_addrs::IfAddr;
 use std::collections::HashMap;
 use std::fs;
@@ -47,6 +47,7 @@ pub(super) struct Setup {
     pub(super) waiter: Waiter,
     pub(super) signals: Signals,
     pub(super) thresholds: Thresholds,
+    pub(super) small: u32,
     pub(super) network: u64,
     pub(super) instance: u128,
     pub(super) spin: Duration,
@@ -136,6 +137,7 @@ impl Setup {
                 frames: settings.batch_frames,
                 delay_us: settings.batch_delay_us,
             },
+            small: settings.coalesce_max,
             network,
             instance,
             spin: SPIN,
@@ -170,7 +172,8 @@ fn rails(options: &Options, settings: &Settings) -> Result<Vec<Rail>, Failure> {
                 let (provider, device, at) = (info.provider.clone(), info.domain.clone(), info.address);
                 let wire = Wire::of(&provider, &device, limits.one_sided, at);
                 let prefix = at.and_then(|at| prefixes.get(&at).copied()).unwrap_or(0);
-                rails.push(Rail { fabric, limits, provider, device, at, prefix, wire });
+                let worth_always = settings.gather == Gather::Always || is_card(&provider, &device);
+                rails.push(Rail { fabric, limits, provider, device, at, prefix, wire, worth_always });
             }
             Err(error) => tracing::warn!(rail = info.domain, %error, "rail cannot be used"),
         }
@@ -181,6 +184,20 @@ fn rails(options: &Options, settings: &Settings) -> Result<Vec<Rail>, Failure> {
         return Err(Failure::new(CANNOT_START, line));
     }
     Ok(rails)
+}
+
+/// Whether a card carries the fabric, and not the kernel: Soft-RoCE and Soft-iWARP have devices of verbs with nothing
+/// behind them.
+fn is_card(provider: &str, device: &str) -> bool {
+    match provider.split(';').next().unwrap_or_default() {
+        "verbs" => {
+            let known = Path::new("/sys/class/infiniband").join(device);
+            // Soft-RoCE names the interface it stands on there.
+            known.join("device").exists() && !known.join("parent").exists()
+        }
+        "tcp" | "net" | "udp" | "sockets" => false,
+        _ => true,
+    }
 }
 
 /// How many leading bits of each address of this host name its network.

@@ -71,17 +71,25 @@ const PIECE: usize = 64 << 10;
 /// Most bytes that are kept of what came before the mark.
 const MOST_KEPT: usize = 64 << 20;
 
-/// A stream has to return to the kernel. The caller wakes the listener.
+/// The way of a stream is gone: it has to return to the kernel. The caller wakes the listener.
 pub fn note(channel: &Channel, slot: u32) {
-    if channel.party.stream(slot).begin_recovery() {
+    if !channel.is_open(slot) || !channel.party.stream(slot).begin_recovery(Recovery::None) {
+        return;
+    }
+    if channel.is_joined(slot) {
         REQUESTS.lock().push((channel.index, slot));
+    } else {
+        end(channel, slot, Recovery::Quiet);
     }
 }
 
-/// [`note`], from a thread of the program.
-pub fn request(channel: &Channel, slot: u32) {
-    note(channel, slot);
-    super::listener::wake();
+/// The other end has begun to return: so does this one. From a thread of the program.
+pub fn answer(channel: &Channel, slot: u32) {
+    let stream = channel.party.stream(slot);
+    if stream.begin_recovery(Recovery::None) || stream.begin_recovery(Recovery::Quiet) {
+        REQUESTS.lock().push((channel.index, slot));
+        super::listener::wake();
+    }
 }
 
 /// The streams that are returning, kept by the listener.
@@ -144,12 +152,14 @@ fn end(channel: &Channel, slot: u32, outcome: Recovery) {
     log::line(LogLevel::Info, format_args!("stream {slot} has returned to the kernel: {outcome:?}"));
     channel.party.stream(slot).end_recovery(outcome);
     channel.mark_recovered(slot);
-    stats::process().failovers.add(1);
+    if outcome != Recovery::Quiet {
+        stats::process().failovers.add(1);
+    }
     let socket = channel.socket_of(slot);
     if let Some(socket) = socket.checked_sub(1).and_then(crate::socket::at) {
         socket.hint.store(true, Ordering::Relaxed);
         socket.calls.store(0, Ordering::Relaxed);
-        socket.returned.store(outcome == Recovery::Done, Ordering::Release);
+        socket.returned.store(outcome != Recovery::Failed, Ordering::Release);
     }
     epoll::writable(socket);
     channel.wake_all(slot);
@@ -342,11 +352,9 @@ fn receive(fd: i32, most: usize) -> Result<Vec<u8>, Step> {
     }
 }
 
-/// Whether the other end of a far stream has begun to return: its mark has come.
+/// Whether the urgent byte on the connection, which has one, is the mark of the other end of a far stream that has begun to
+/// return.
 pub fn is_marked(fd: i32) -> bool {
-    if kernel_state(fd, libc::POLLPRI) & libc::POLLPRI == 0 {
-        return false;
-    }
     let mut byte = 0u8;
     let part = iov::single(&raw mut byte, 1);
     let flags = libc::MSG_OOB | libc::MSG_PEEK | libc::MSG_DONTWAIT;

@@ -8,7 +8,7 @@ use crate::agent::failover;
 use crate::agent::protocol::Message;
 use crate::registry::BELLS;
 use crate::shm::party::Recovery;
-use crate::shm::segment::{STAYS, SlotState};
+use crate::shm::segment::{JOINED, STAYS, SlotState};
 use crate::{bell, epoll, stats, sys, table};
 use convoy_aggregator::path::Path;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence};
@@ -105,6 +105,15 @@ impl Channel {
         self.way.is_some()
     }
 
+    /// The program has sent a message of so many bytes, on whatever path; `lone` when something had come back for the one
+    /// before.
+    #[inline]
+    pub fn note_sent(&self, slot: u32, lone: bool, bytes: usize) {
+        if slot < self.party.slots() {
+            self.segment.load(slot).add(lone, bytes);
+        }
+    }
+
     /// A thread is going to wait for a stream by this bell.
     #[inline]
     pub fn introduce(&self, number: u16, fifo: i32) {
@@ -193,7 +202,7 @@ impl Channel {
         match self.recovery(slot) {
             Recovery::None => {}
             Recovery::Running => return false,
-            Recovery::Done | Recovery::Failed => return !self.has_bytes(slot),
+            Recovery::Done | Recovery::Failed | Recovery::Quiet => return !self.has_bytes(slot),
         }
         let line = self.peer_line(slot);
         let stays = line.flags.load(Ordering::Acquire) & STAYS != 0;
@@ -209,7 +218,7 @@ impl Channel {
         match self.recovery(slot) {
             Recovery::None => {}
             Recovery::Running => return false,
-            Recovery::Done | Recovery::Failed => return true,
+            Recovery::Done | Recovery::Failed | Recovery::Quiet => return true,
         }
         let reads_kernel = self.own_line(slot).passed.load(Ordering::Relaxed) & 1 == 0;
         reads_kernel && !over || self.may_end(slot, generation)
@@ -228,6 +237,11 @@ impl Channel {
         }
     }
 
+    /// Whether the other end has ever joined the stream, as far as this one knows.
+    pub fn is_joined(&self, slot: u32) -> bool {
+        self.peer_line(slot).flags.load(Ordering::Acquire) & JOINED != 0
+    }
+
     /// Whether the agent says that the way of a stream is gone.
     pub fn is_lost(&self, slot: u32, generation: u8) -> bool {
         slot < self.party.slots() && self.peer_line(slot).state(generation) == SlotState::Lost
@@ -236,9 +250,10 @@ impl Channel {
     /// Whether the other end has begun to return to the kernel: so does this one then.
     #[cold]
     pub fn note_mark(&self, slot: u32, fd: i32) -> bool {
-        let marked = self.recovery(slot) == Recovery::None && failover::is_marked(fd);
+        let undecided = matches!(self.recovery(slot), Recovery::None | Recovery::Quiet);
+        let marked = undecided && failover::is_marked(fd);
         if marked {
-            failover::request(self, slot);
+            failover::answer(self, slot);
         }
         marked
     }

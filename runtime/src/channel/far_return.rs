@@ -170,7 +170,9 @@ impl Channel {
     ) -> Result<(Path, u64), Trouble> {
         match self.recovery(slot) {
             Recovery::None => self.path_limit(slot, fd, stream),
-            Recovery::Done | Recovery::Failed if stream.first == NONE => Ok((Path::Kernel, u64::MAX)),
+            Recovery::Done | Recovery::Failed | Recovery::Quiet if stream.first == NONE => {
+                Ok((Path::Kernel, u64::MAX))
+            }
             _ => Ok((Path::Channel, 0)),
         }
     }

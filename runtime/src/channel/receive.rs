@@ -201,6 +201,10 @@ impl Channel {
             Path::Channel => Ok(position.saturating_sub(stream.credit.consumed())),
             Path::Kernel => {
                 let read = self.party.stream(slot).kernel_read.load(Ordering::Relaxed);
+                if self.leads_to_agent() {
+                    // The kernel leaves out what lies behind an urgent byte, as the mark of a return is one.
+                    return Ok(position.saturating_sub(read));
+                }
                 position::before(fd, position, read).ok_or(Trouble::Lost)
             }
         }

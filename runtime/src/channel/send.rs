@@ -89,7 +89,7 @@ impl Channel {
         match self.recovery(slot) {
             Recovery::None => {}
             Recovery::Running => return Ok(Sent::Busy),
-            Recovery::Done | Recovery::Failed => {
+            Recovery::Done | Recovery::Failed | Recovery::Quiet => {
                 self.enter_kernel_send(slot);
                 return Ok(Sent::Kernel);
             }
@@ -101,6 +101,7 @@ impl Channel {
         if self.recalled(slot, stream) {
             return Ok(Sent::Recalled(0));
         }
+        self.obey_agent(slot, stream);
         if stream.path.path() == Path::Kernel && !self.switch_to_channel(slot, fd, stream) {
             self.enter_kernel_send(slot);
             if self.recovery(slot) == Recovery::Running {

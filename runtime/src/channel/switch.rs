@@ -8,6 +8,7 @@ use crate::shm::party::Sending;
 use crate::shm::segment::{READY, STAYS, SlotState};
 use crate::socket::{self, Socket};
 use crate::stats;
+use convoy_aggregator::path::Path;
 use core::sync::atomic::{Ordering, fence};
 
 impl Channel {
@@ -51,6 +52,18 @@ impl Channel {
         self.changed(slot);
         stats::process().switches_to_kernel.add(1);
         true
+    }
+
+    /// The agent may find that the fabric is not worth it for this stream: it takes READY away.
+    #[inline]
+    pub(super) fn obey_agent(&self, slot: u32, stream: &mut Sending) {
+        if self.leads_to_agent()
+            && stream.path.path() == Path::Channel
+            && self.peer_line(slot).flags.load(Ordering::Acquire) & READY == 0
+            && self.may_use_kernel(slot)
+        {
+            self.switch_to_kernel(slot, stream);
+        }
     }
 
     /// The receiver does not keep up: what follows goes into the kernel's buffers, as it would without Convoy, until

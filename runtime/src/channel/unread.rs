@@ -32,7 +32,7 @@ impl Channel {
         match self.recovery(slot) {
             Recovery::None => {}
             Recovery::Running => return 0,
-            Recovery::Done | Recovery::Failed => return queued + kernel,
+            Recovery::Done | Recovery::Failed | Recovery::Quiet => return queued + kernel,
         }
         match self.path_beneath(slot, fd, guard.stream(slot)) {
             Ok((Path::Kernel, limit)) if kernel >= limit => limit + queued,

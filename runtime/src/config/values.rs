@@ -1,6 +1,6 @@
 //! How single values are read from text. An error is the part of the text that is wrong.
 
-use super::{Fabric, LogLevel, LogTarget, Spin, StatsTarget};
+use super::{Fabric, Gather, LogLevel, LogTarget, Spin, StatsTarget};
 use std::ffi::CString;
 use std::ops::RangeInclusive;
 
@@ -88,6 +88,14 @@ pub(super) fn fabric(text: &str) -> Parsed<Fabric> {
         return Ok(Fabric::Provider(lower));
     }
     wrong(text)
+}
+
+pub(super) fn gather(text: &str) -> Parsed<Gather> {
+    match text.to_ascii_lowercase().as_str() {
+        "auto" => Ok(Gather::Auto),
+        "always" => Ok(Gather::Always),
+        _ => wrong(text),
+    }
 }
 
 /// `level` or `level:path`.

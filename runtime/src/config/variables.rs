@@ -116,6 +116,14 @@ pub const VARIABLES: &[Variable] = &[
         take: |settings, text| put(&mut settings.fabric, values::fabric(text)),
     },
     Variable {
+        name: "CONVOY_GATHER",
+        default: "auto",
+        meaning: "which connections with other hosts travel by the fabric (read by the agent): 'auto' leaves those to TCP whose \
+                  messages cannot be gathered, unless a card carries the fabric",
+        allowed: "'auto' or 'always'",
+        take: |settings, text| put(&mut settings.gather, values::gather(text)),
+    },
+    Variable {
         name: "CONVOY_RULES",
         default: "all connections",
         meaning: "which connections are accelerated: a list of rules, of which the first that matches decides; if none \

@@ -1,6 +1,7 @@
 //! The lines of the slots: what the program says about its end of a stream, and what the agent says for the other host.
 
 use super::{AGENT, PROGRAM, Port};
+pub use crate::shm::load::Sent;
 use crate::shm::segment::SideLine;
 pub use crate::shm::segment::SlotState;
 use core::sync::atomic::Ordering;
@@ -50,6 +51,11 @@ impl Port {
             limit: line.limit.load(Ordering::Acquire),
             state,
         }
+    }
+
+    /// What the program has sent on a slot's streams so far, on whatever path.
+    pub fn sent(&self, slot: u32) -> Sent {
+        self.segment.load(slot).sent()
     }
 
     /// Takes a free slot for a new stream.

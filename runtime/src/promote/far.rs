@@ -1,6 +1,8 @@
 //! Connections to other hosts: the agent has found the other end, for the first time or again.
 
 use super::{forget_all, quiet, settle, start};
+use crate::agent::{failover, listener};
+use crate::channel::Channel;
 use crate::session::{self, SLOW};
 use crate::shm::party::Recovery;
 use crate::socket::{Far, Socket, State};
@@ -32,7 +34,16 @@ pub(super) fn finish(index: u32, socket: &Socket, fd: i32, slot: u32, generation
     socket.set_far(Far::None);
     start(index, socket, fd, channel, slot, generation);
     stats::process().streams_far.add(1);
+    joined(channel, slot, generation);
     true
+}
+
+/// News of a loss that came before the stream was there were not followed.
+fn joined(channel: &Channel, slot: u32, generation: u8) {
+    if channel.is_lost(slot, generation) {
+        failover::note(channel, slot);
+        listener::wake();
+    }
 }
 
 /// Calls on a stream that has returned to the kernel between two offers of it.
@@ -74,7 +85,7 @@ fn rejoin(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) {
     let Some((old, old_slot)) = socket.stream() else { return };
     let old_generation = socket.generation();
     let stays = old.party.stream(old_slot).holders.load(Ordering::Acquire) > 1
-        || old.recovery(old_slot) != Recovery::Done
+        || !matches!(old.recovery(old_slot), Recovery::Done | Recovery::Quiet)
         || old.has_bytes(old_slot);
     if stays || table::socket(fd) != Some(index) || !socket.begin_move(State::Promoted) {
         return;
@@ -99,4 +110,5 @@ fn rejoin(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) {
     });
     old.wake_all(old_slot);
     stats::process().streams_far.add(1);
+    joined(channel, slot, generation);
 }

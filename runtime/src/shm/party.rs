@@ -256,6 +256,9 @@ pub enum Recovery {
     Done = 2,
     /// Bytes are lost: the connection is reset.
     Failed = 3,
+    /// Nothing has ever gone past the kernel as far as this end knows, so it has nothing to settle; the other end, which
+    /// may know more, can still begin.
+    Quiet = 4,
 }
 
 impl Stream {
@@ -265,14 +268,15 @@ impl Stream {
             0 => Recovery::None,
             1 => Recovery::Running,
             2 => Recovery::Done,
+            4 => Recovery::Quiet,
             _ => Recovery::Failed,
         }
     }
 
-    /// The stream has to return; false when that has begun already.
-    pub fn begin_recovery(&self) -> bool {
-        let (none, running) = (Recovery::None as u32, Recovery::Running as u32);
-        self.recovery.compare_exchange(none, running, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    /// The stream has to return; false when it was not in that state before.
+    pub fn begin_recovery(&self, before: Recovery) -> bool {
+        let (before, running) = (before as u32, Recovery::Running as u32);
+        self.recovery.compare_exchange(before, running, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     pub fn end_recovery(&self, outcome: Recovery) {

@@ -4,6 +4,7 @@
 //!   0       header: magic, geometry, the two sides            (written by the creator, read-only afterwards)
 //!   4096    two lanes' cursor lines and block-return words; with an agent: which lines each side has changed
 //!   12288   slots x 128 bytes: two lines per stream, one written by each side
+//!   ...     slots x 16 bytes, with an agent: how much the program sends
 //!   ...     ring 0, ring 1        (ring d is written by side d)
 //!   ...     blocks 0, blocks 1    (block area d is written by side d)
 //! ```
@@ -11,6 +12,7 @@
 
 use super::changes::Changes;
 pub use super::changes::MOST_FOLLOWED as MOST_SLOTS;
+use super::load::Load;
 use super::ring::{ConsumerLine, ProducerLine};
 use super::waiters::Waiters;
 use crate::process::Identity;
@@ -46,9 +48,13 @@ impl Geometry {
         self.blocks_offset(2)
     }
 
+    fn loads_offset(self) -> usize {
+        HEADER_BYTES + LANES_BYTES + (self.slots as usize * SLOT_BYTES).next_multiple_of(PAGE)
+    }
+
     fn ring_offset(self, direction: usize) -> usize {
-        let slots = (self.slots as usize * SLOT_BYTES).next_multiple_of(PAGE);
-        HEADER_BYTES + LANES_BYTES + slots + direction * self.ring_bytes as usize
+        let loads = (self.slots as usize * size_of::<Load>()).next_multiple_of(PAGE);
+        self.loads_offset() + loads + direction * self.ring_bytes as usize
     }
 
     fn blocks_offset(self, direction: usize) -> usize {
@@ -133,6 +139,9 @@ pub const STAYS: u32 = 2;
 
 /// Flag of a program's line, for its agent: the stream has returned to the kernel, its frames are not needed any more.
 pub const RECOVERED: u32 = 4;
+
+/// Flag of an agent's line: the other end has joined the stream, also while [`READY`] is withheld.
+pub const JOINED: u32 = 8;
 
 /// What a side says about its end of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -301,6 +310,15 @@ impl Segment {
         let offset = HEADER_BYTES + LANES_BYTES + slot * SLOT_BYTES + (side & 1) * 64;
         // SAFETY: inside the slot table by the bound above; atomics only.
         unsafe { &*self.base.add(offset).cast::<SideLine>() }
+    }
+
+    /// How much the program sends on a stream to another host; the slot must be below `geometry.slots`.
+    #[inline]
+    pub fn load(&self, slot: u32) -> &'static Load {
+        let slot = slot.min(self.geometry.slots - 1) as usize;
+        let offset = self.geometry.loads_offset() + slot * size_of::<Load>();
+        // SAFETY: inside the loads by the bound above; atomics only.
+        unsafe { &*self.base.add(offset).cast::<Load>() }
     }
 
     /// First byte of the ring that side `sender` writes.

@@ -62,7 +62,7 @@ impl Call<'_> {
                 return Err(libc::EBADF);
             }
             // Before the path: see aggregator::path on why the order matters.
-            let queued = self.kernel_bytes(news.is_some());
+            let queued = self.bytes_beneath(news.is_some());
             let may_end = self.channel.may_end(self.slot, self.generation);
             match self.channel.receive(self.slot, self.generation, self.fd, target, mode) {
                 Ok(Received::Bytes(bytes)) => {
@@ -70,34 +70,36 @@ impl Call<'_> {
                     self.socket.looked.store(position::ticks(), Ordering::Relaxed);
                     return Ok(Some(bytes));
                 }
-                Ok(Received::Kernel(_) | Received::Empty) if queued > 0 => {
-                    let read = |most| self.read_kernel(target, most);
-                    return match self.channel.read_beneath(self.slot, self.fd, read) {
-                        Ok(read) => read.unwrap_or(Ok(None)),
-                        Err(trouble) => Err(self.errno(trouble)),
-                    };
+                Ok(found) => {
+                    let kernel = matches!(found, Received::Kernel(_));
+                    if kernel || queued > 0 {
+                        let read = |most| self.read_kernel(target, most);
+                        match self.channel.read_beneath(self.slot, self.fd, read) {
+                            Ok(Some(read)) => return read,
+                            Ok(None) if !kernel => return Ok(None),
+                            Ok(None) => {}
+                            Err(trouble) => return Err(self.errno(trouble)),
+                        }
+                    }
+                    match news {
+                        None if !self.look_before_empty(kernel) => return Ok(None),
+                        None => match self.look() {
+                            0 => return Ok(None),
+                            heard => news = Some(heard),
+                        },
+                        Some(_) if !may_end => return Ok(None),
+                        Some(news) => return self.without_bytes(target, news),
+                    }
                 }
-                Ok(Received::Empty) if news.is_none() && !self.look_before_empty() => return Ok(None),
-                Ok(Received::Kernel(_) | Received::Empty) => match news {
-                    None => match self.look() {
-                        0 => return Ok(None),
-                        heard => news = Some(heard),
-                    },
-                    Some(_) if !may_end => return Ok(None),
-                    Some(news) => return self.without_bytes(target, news),
-                },
                 Err(trouble) => return Err(self.errno(trouble)),
             }
         }
     }
 
-    /// Bytes in the kernel's queue, when the stream is read from there or `always`.
+    /// Bytes in the kernel's queue although the stream is on the channel, when that is to be asked.
     #[inline]
-    fn kernel_bytes(&self, always: bool) -> u64 {
-        if !always && self.channel.own_line(self.slot).passed.load(Ordering::Relaxed) & 1 == 1 {
-            return 0;
-        }
-        position::readable(self.fd)
+    fn bytes_beneath(&self, ask: bool) -> u64 {
+        if ask { position::readable(self.fd) } else { 0 }
     }
 
     /// A peek has seen all of one path before a switch: what follows on the other path can be seen too.
@@ -116,11 +118,12 @@ impl Call<'_> {
         }
     }
 
-    /// Nothing on the channel: whether it is time to ask the kernel side.
+    /// Nothing to read: whether it is time to ask the kernel side. Whoever is going to sleep by the kernel connection asks it
+    /// that way.
     #[inline]
-    fn look_before_empty(&self) -> bool {
+    fn look_before_empty(&self, kernel: bool) -> bool {
         hold::release_all();
-        self.socket.look_due() || self.socket.hint.load(Ordering::Relaxed)
+        self.socket.hint.load(Ordering::Relaxed) || !(kernel && !self.nonblocking()) && self.socket.look_due()
     }
 
     /// The end of the stream or an error, if `news` say so; otherwise nothing. No byte is taken that may have come

@@ -39,7 +39,11 @@ impl Host<'_> {
         assert!(world.agents.borrow()[self.number].is_none(), "host {} has an agent", self.number);
         let mark = self.agent_log().len();
         let mut command = self.plain(world.path("convoy"), &["agent"]);
-        command.args(arguments).env("CONVOY_DIR", world.directory()).env("CONVOY_FABRIC", world.provider());
+        command
+            .args(arguments)
+            .env("CONVOY_DIR", world.directory())
+            .env("CONVOY_FABRIC", world.provider())
+            .env("CONVOY_GATHER", "always");
         command.env("CONVOY_LOG", "info").env("NO_COLOR", "1").env("RUST_BACKTRACE", "1");
         command.envs(settings.iter().copied()).process_group(0);
         let log = || appending(&self.log_path());
