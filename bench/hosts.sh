@@ -14,7 +14,8 @@ readonly RELEASE=${RELEASE:-target/release}
 readonly FABRIC=${CONVOY_FABRIC:-tcp}
 readonly ROUNDS=${ROUNDS:-3}
 readonly PERIOD=${SECONDS_EACH:-2}
-WORK=$(mktemp -d /dev/shm/convoy-bench.XXXXXX)
+# The hosts of a machine share /tmp and have a /dev/shm each.
+if [ "$MODE" = machine ]; then WORK=$(mktemp -d /tmp/convoy-bench.XXXXXX); else WORK=$(mktemp -d /dev/shm/convoy-bench.XXXXXX); fi
 readonly WORK
 AGENTS=()
 PORT=$((20000 + RANDOM % 10000))
@@ -31,7 +32,14 @@ clean_up() {
 }
 trap clean_up EXIT
 
-pinned() { if [ "${PIN:-0}" = 1 ]; then taskset -c "$1" "${@:2}"; else "${@:2}"; fi; }
+# With REPLACE=1 the shell that runs this becomes the command, so that its process id is the command's.
+pinned() {
+    local command=("${@:2}")
+    [ "${PIN:-0}" != 1 ] || command=(taskset -c "$1" "${command[@]}")
+    replaced "${command[@]}"
+}
+
+replaced() { if [ "${REPLACE:-0}" = 1 ]; then exec "$@"; else "$@"; fi; }
 
 if [ "$MODE" = namespaces ]; then
     readonly SERVER=10.79.0.2 DEVICE=cvveth
@@ -48,12 +56,13 @@ if [ "$MODE" = namespaces ]; then
     done
 else
     readonly SERVER=10.9.0.2 DEVICE=eth0
-    host_a() { hostA "$@"; }
-    host_b() { hostB "$@"; }
+    host_a() { replaced hostA "$@"; }
+    host_b() { replaced hostB "$@"; }
 fi
 
 mkdir "$WORK/stats"
-export CONVOY_DIR=$WORK CONVOY_FABRIC=$FABRIC
+[ "$MODE" = machine ] || export CONVOY_DIR=$WORK
+export CONVOY_FABRIC=$FABRIC
 
 # Bytes that both hosts have sent so far.
 wire_bytes() {
@@ -78,7 +87,7 @@ wait_for() { # FILE TEXT
 start_agents() {
     local host
     for host in host_a host_b; do
-        CONVOY_LOG=info $host "$RELEASE/convoy" agent --insecure >"$WORK/$host.log" 2>&1 &
+        REPLACE=1 CONVOY_LOG=info $host "$RELEASE/convoy" agent --insecure >"$WORK/$host.log" 2>&1 &
         AGENTS+=($!)
         wait_for "$WORK/$host.log" "agent is ready"
     done
@@ -89,11 +98,14 @@ run() { # KIND PROGRAM SERVER-ARGS CLIENT-ARGS
     local preload=() server before
     case "$1" in
         convoy) preload=(env "LD_PRELOAD=$RELEASE/libconvoy.so" "CONVOY_STATS=$WORK/stats/") ;;
-        rsockets) preload=(env LD_PRELOAD=/usr/lib/x86_64-linux-gnu/rsocket/librspreload.so.1 RDMAV_FORK_SAFE=1) ;;
+        rsockets)
+            preload=(env LD_PRELOAD=/usr/lib/x86_64-linux-gnu/rsocket/librspreload.so RDMAV_FORK_SAFE=1)
+            [ "$2" != load-many ] || set -- "$1" "$2" "$3 --wait poll" "$4"
+            ;;
     esac
     PORT=$((PORT + 1))
     # shellcheck disable=SC2086
-    host_b "${preload[@]}" "$RELEASE/$2" --role server --port $PORT --host $SERVER $3 >"$WORK/server" 2>&1 &
+    REPLACE=1 host_b "${preload[@]}" "$RELEASE/$2" --role server --port $PORT --host $SERVER $3 >"$WORK/server" 2>&1 &
     server=$!
     wait_for "$WORK/server" ready
     before=$(wire_bytes)

@@ -1,7 +1,7 @@
 //! The `convoy` command. Lives here: choosing the subcommand, and the one place that prints errors and exits.
 //! Not here: the command line ([`cli`]), what commands know of a running agent ([`contact`]) and the subcommands
 //! ([`daemon`], [`run`], [`stat`], [`doctor`]).
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod cli;
 mod contact;

@@ -8,3 +8,4 @@ pub mod buffer;
 pub mod epoll;
 pub mod leash;
 pub mod net;
+pub mod poll;

@@ -3,7 +3,7 @@
 //! Connections are raw descriptors read and written with `read` and `write`, as most programs do it.
 
 use std::io::{Error, ErrorKind, Result};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -50,9 +50,13 @@ impl Listener {
     pub fn announce(address: &Address) -> Result<Self> {
         let (listener, port) = match address {
             Address::Tcp(port, _) => {
-                let socket = TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port))?;
-                let port = socket.local_addr()?.port();
-                (Self { socket: socket.into(), tcp: true }, port)
+                let socket = tcp_socket()?;
+                set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+                let (address, length) = socket_address(Ipv4Addr::UNSPECIFIED, *port);
+                // SAFETY: a live address of the given length.
+                check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
+                let port = if *port == 0 { local_port(&socket)? } else { *port };
+                (Self { socket, tcp: true }, port)
             }
             Address::Unix(path) => (Self { socket: UnixListener::bind(path)?.into(), tcp: false }, 0),
         };
@@ -69,22 +73,21 @@ impl Listener {
         if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// The next connection; `nonblocking` is set by accept4 itself.
+    /// The next connection.
     ///
     /// # Errors
-    /// What accept4 gives.
+    /// What accept and fcntl give.
     pub fn accept(&self, nonblocking: bool) -> Result<OwnedFd> {
-        let flags = libc::SOCK_CLOEXEC | if nonblocking { libc::SOCK_NONBLOCK } else { 0 };
         let none = std::ptr::null_mut();
         // SAFETY: null address and length are allowed: the peer's address is not wanted.
-        let fd = unsafe { libc::accept4(self.socket.as_raw_fd(), none, none.cast(), flags) };
-        if fd < 0 {
-            return Err(Error::last_os_error());
-        }
-        // SAFETY: accept4 has just made this descriptor and nobody else holds it.
+        let fd = check(unsafe { libc::accept(self.socket.as_raw_fd(), none, none.cast()) })?;
+        // SAFETY: accept has just made this descriptor and nobody else holds it.
         let connection = unsafe { OwnedFd::from_raw_fd(fd) };
+        if nonblocking {
+            set_nonblocking(fd)?;
+        }
         if self.tcp {
-            set_nodelay(fd)?;
+            set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
         }
         Ok(connection)
     }
@@ -100,27 +103,51 @@ pub fn connect(address: &Address, spread: u32) -> Result<OwnedFd> {
         Address::Tcp(port, host) => {
             let spread = Ipv4Addr::new(127, 0, 0, 1 + u8::try_from(spread % 64).unwrap_or(0));
             let host = host.unwrap_or(spread);
-            let socket = TcpStream::connect((host, *port))?;
-            socket.set_nodelay(true)?;
-            Ok(socket.into())
+            let socket = tcp_socket()?;
+            let (address, length) = socket_address(host, *port);
+            // SAFETY: a live address of the given length.
+            check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
+            set_option(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
+            Ok(socket)
         }
         Address::Unix(path) => Ok(UnixStream::connect(path)?.into()),
     }
 }
 
-fn set_nodelay(fd: RawFd) -> Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the option value is a live c_int of the given length.
-    let result = unsafe {
-        libc::setsockopt(
-            fd,
-            libc::IPPROTO_TCP,
-            libc::TCP_NODELAY,
-            (&raw const on).cast(),
-            size_of_val(&on) as u32,
-        )
+/// Without the flags of newer kernels, which other libraries for RDMA do not know.
+fn tcp_socket() -> Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) })?;
+    // SAFETY: socket has just made this descriptor and nobody else holds it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn socket_address(host: Ipv4Addr, port: u16) -> (libc::sockaddr_in, libc::socklen_t) {
+    let address = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from(host).to_be() },
+        sin_zero: [0; 8],
     };
-    if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+    (address, size_of::<libc::sockaddr_in>() as libc::socklen_t)
+}
+
+fn local_port(socket: &OwnedFd) -> Result<u16> {
+    let (mut address, mut length) = socket_address(Ipv4Addr::UNSPECIFIED, 0);
+    // SAFETY: a live address of the given length.
+    check(unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut address).cast(), &raw mut length) })?;
+    Ok(u16::from_be(address.sin_port))
+}
+
+fn check(result: libc::c_int) -> Result<libc::c_int> {
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
+}
+
+fn set_option(fd: RawFd, level: libc::c_int, name: libc::c_int) -> Result<()> {
+    let on: libc::c_int = 1;
+    let length = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the option value is a live c_int of the given length.
+    check(unsafe { libc::setsockopt(fd, level, name, (&raw const on).cast(), length) }).map(drop)
 }
 
 /// Switches `O_NONBLOCK` on.

@@ -2,6 +2,7 @@
 //!
 //! `--pattern oneway`: the client writes round-robin, the server receives through epoll and prints
 //! `messages_per_s` and `mb_per_s` from the first byte to the last end of stream.
+//! `--wait poll`: the server waits by poll(2).
 //! `--pattern reply`: one request outstanding on every socket, both sides through epoll; the client prints
 //! `requests_per_s`.
 
@@ -13,6 +14,7 @@ use convoy_bench::args::{Args, Role};
 use convoy_bench::buffer;
 use convoy_bench::epoll::Epoll;
 use convoy_bench::net::{self, Address, Listener};
+use convoy_bench::poll::Poll;
 
 /// What a server reads at once.
 const READ_BYTES: usize = 16 << 10;
@@ -24,6 +26,7 @@ struct Plan {
     size: usize,
     reply: bool,
     nonblocking: bool,
+    poll: bool,
     period: Duration,
 }
 
@@ -34,6 +37,7 @@ fn main() -> Result<()> {
         size: args.get("size", 64)?,
         reply: args.get("pattern", String::from("oneway"))? == "reply",
         nonblocking: args.get("write", String::from("block"))? == "nonblock",
+        poll: args.get("wait", String::from("epoll"))? == "poll",
         period: Duration::from_secs_f64(args.get("seconds", 0.5)?),
     };
     let address = Address::from_args(&args)?;
@@ -48,25 +52,25 @@ fn main() -> Result<()> {
 }
 
 fn serve(plan: &Plan, listener: &Listener) -> Result<()> {
-    let mut epoll = Epoll::new()?;
+    let mut waiter = if plan.poll { Waiter::Poll(Poll::default()) } else { Waiter::Epoll(Box::new(Epoll::new()?)) };
     let mut sockets = Vec::with_capacity(plan.sockets);
     for index in 0..plan.sockets {
         let socket = listener.accept(true)?;
-        epoll.add(socket.as_raw_fd(), index)?;
+        waiter.add(socket.as_raw_fd(), index)?;
         sockets.push(Some(socket));
     }
     let mut buffer = vec![0; READ_BYTES];
     let (mut open, mut bytes, mut first) = (plan.sockets, 0_u64, None);
     while open > 0 {
-        for n in 0..epoll.wait()? {
-            let index = epoll.ready(n);
+        for n in 0..waiter.wait()? {
+            let index = waiter.ready(n);
             let Some(fd) = sockets[index].as_ref().map(OwnedFd::as_raw_fd) else {
                 continue;
             };
             match net::read(fd, &mut buffer)? {
                 None => {}
                 Some(0) => {
-                    epoll.remove(fd)?;
+                    waiter.remove(fd)?;
                     sockets[index] = None;
                     open -= 1;
                 }
@@ -85,6 +89,48 @@ fn serve(plan: &Plan, listener: &Listener) -> Result<()> {
     println!("mb_per_s {}", bytes as f64 / 1e6 / seconds);
     println!("bytes {bytes}");
     Ok(())
+}
+
+/// How the server waits.
+enum Waiter {
+    Epoll(Box<Epoll>),
+    Poll(Poll),
+}
+
+impl Waiter {
+    fn add(&mut self, fd: RawFd, index: usize) -> std::io::Result<()> {
+        match self {
+            Self::Epoll(epoll) => epoll.add(fd, index),
+            Self::Poll(poll) => {
+                poll.add(fd, index);
+                Ok(())
+            }
+        }
+    }
+
+    fn remove(&mut self, fd: RawFd) -> std::io::Result<()> {
+        match self {
+            Self::Epoll(epoll) => epoll.remove(fd),
+            Self::Poll(poll) => {
+                poll.remove(fd);
+                Ok(())
+            }
+        }
+    }
+
+    fn wait(&mut self) -> std::io::Result<usize> {
+        match self {
+            Self::Epoll(epoll) => epoll.wait(),
+            Self::Poll(poll) => poll.wait(),
+        }
+    }
+
+    fn ready(&self, n: usize) -> usize {
+        match self {
+            Self::Epoll(epoll) => epoll.ready(n),
+            Self::Poll(poll) => poll.ready(n),
+        }
+    }
 }
 
 fn flood(plan: &Plan, sockets: &[OwnedFd]) -> Result<()> {

@@ -16,6 +16,7 @@ pub mod shm;
 
 use std::fmt;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 /// A link of a rail, numbered by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -145,6 +146,15 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// Memory that is not the fabric's own.
+///
+/// # Safety
+/// The range that [`Foreign::range`] gives is always the same, and stays mapped and readable as long as the value lives.
+pub unsafe trait Foreign: Send + Sync {
+    /// First byte and length. Others may write there at any time.
+    fn range(&self) -> (*const u8, usize);
+}
+
 /// One rail. Used by one thread at a time; nothing here blocks.
 pub trait Fabric: Send {
     /// Provider and device, for people.
@@ -162,14 +172,11 @@ pub trait Fabric: Send {
     /// No memory, or the device refuses (often RLIMIT_MEMLOCK).
     fn allocate(&mut self, bytes: usize, access: Access) -> Result<MemoryId, Error>;
 
-    /// Registers memory of somebody else, for reading.
-    ///
-    /// # Safety
-    /// The range stays mapped and readable until [`Fabric::release`] or the end of the rail.
+    /// Registers memory of somebody else, for reading; it is kept until [`Fabric::release`] or the end of the rail.
     ///
     /// # Errors
     /// As [`Fabric::allocate`].
-    unsafe fn register(&mut self, base: *const u8, bytes: usize) -> Result<MemoryId, Error>;
+    fn register(&mut self, memory: Arc<dyn Foreign>) -> Result<MemoryId, Error>;
 
     /// Ends the registration, and the memory if it was allocated. No write from it may be outstanding.
     fn release(&mut self, memory: MemoryId);

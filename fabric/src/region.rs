@@ -4,8 +4,9 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
-use crate::Error;
+use crate::{Error, Foreign};
 
 /// A mapping, or somebody else's memory.
 pub(crate) struct Region {
@@ -13,9 +14,11 @@ pub(crate) struct Region {
     bytes: usize,
     /// Length of the mapping to end; nothing for memory of somebody else.
     mapped: Option<usize>,
+    /// Keeps memory of somebody else.
+    _owner: Option<Arc<dyn Foreign>>,
 }
 
-// SAFETY: a region is plain memory without any tie to a thread.
+// SAFETY: a region is plain memory without any tie to a thread, and its owner can be sent.
 unsafe impl Send for Region {}
 
 impl Region {
@@ -46,18 +49,26 @@ impl Region {
         };
         match NonNull::new(base.cast::<u8>()) {
             Some(base) if base.as_ptr().cast() != libc::MAP_FAILED => {
-                Ok(Region { base, bytes, mapped: Some(length) })
+                Ok(Region { base, bytes, mapped: Some(length), _owner: None })
             }
             _ => Err(Error(format!("cannot map {bytes} bytes: {}", io::Error::last_os_error()))),
         }
     }
 
-    /// Memory of somebody else.
+    /// Memory of somebody else, for a moment.
     ///
     /// # Safety
     /// The range stays mapped and readable for as long as the region lives.
     pub unsafe fn borrowed(base: *const u8, bytes: usize) -> Option<Region> {
-        Some(Region { base: NonNull::new(base.cast_mut())?, bytes, mapped: None })
+        Some(Region { base: NonNull::new(base.cast_mut())?, bytes, mapped: None, _owner: None })
+    }
+
+    /// Memory of somebody else.
+    pub fn foreign(memory: Arc<dyn Foreign>) -> Result<Region, Error> {
+        let (base, bytes) = memory.range();
+        let base =
+            NonNull::new(base.cast_mut()).ok_or_else(|| Error(String::from("no memory at address 0")))?;
+        Ok(Region { base, bytes, mapped: None, _owner: Some(memory) })
     }
 
     /// First byte.

@@ -16,7 +16,7 @@ pub use outgoing::fence_before_ring;
 
 use crate::process::Identity;
 use crate::shm::bell_page::BellPage;
-use crate::shm::blocks::Blocks;
+use crate::shm::blocks::Blocks as Lent;
 pub use crate::shm::ring::Lie;
 use crate::shm::ring::{Consumer, Producer};
 use crate::shm::segment::{MOST_SLOTS, Segment};
@@ -24,20 +24,41 @@ use crate::{channel::AGENT_SERIAL, sys};
 use core::sync::atomic::{Ordering, fence};
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// Side of the agent in a segment; the program has the other.
 const AGENT: usize = 1;
 const PROGRAM: usize = 0;
 
+/// A program's segment, mapped as long as this lives.
+pub struct Blocks(Segment);
+
+impl Blocks {
+    /// Where the program's blocks lie: first byte and length.
+    pub fn range(&self) -> (*const u8, usize) {
+        let geometry = self.0.geometry;
+        (self.0.block(PROGRAM, 0), geometry.blocks as usize * geometry.block_bytes as usize)
+    }
+}
+
+impl Drop for Blocks {
+    fn drop(&mut self) {
+        // SAFETY: the port, which holds one of these, and whoever else does are gone.
+        unsafe { self.0.unmap() };
+    }
+}
+
 /// A program's channel.
 pub struct Port {
     segment: Segment,
+    /// Keeps the segment mapped.
+    mapping: Arc<Blocks>,
     bells: BellPage,
     /// FIFOs of the program's bells, by number.
     fifos: Vec<Option<OwnedFd>>,
     consumer: Consumer,
     producer: Producer,
-    blocks: Blocks,
+    lent: Lent,
     /// Slots that the agent has opened and both sides have closed, with the generation they had.
     closed: VecDeque<(u32, u8)>,
     fresh: u32,
@@ -61,11 +82,12 @@ impl Port {
         segment.side(AGENT).attached.store(1, Ordering::Release);
         Ok(Self {
             segment,
+            mapping: Arc::new(Blocks(segment)),
             bells,
             fifos: Vec::new(),
             consumer: Consumer::default(),
             producer: Producer::default(),
-            blocks: Blocks::first(segment.geometry.blocks),
+            lent: Lent::first(segment.geometry.blocks),
             closed: VecDeque::new(),
             fresh: 0,
             unpublished: false,
@@ -108,10 +130,7 @@ impl Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        // SAFETY: the port is the only user of these mappings, and it ends here.
-        unsafe {
-            self.segment.unmap();
-            self.bells.unmap();
-        }
+        // SAFETY: the port is the only user of this mapping, and it ends here.
+        unsafe { self.bells.unmap() };
     }
 }

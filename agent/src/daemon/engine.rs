@@ -6,6 +6,7 @@
 use super::broker::Broker;
 use super::link::Link;
 use super::program::Program;
+use super::registrations::Registrations;
 use super::setup::Setup;
 use super::signals::Signals;
 use super::status::Board;
@@ -58,6 +59,8 @@ pub(super) struct Engine {
     /// This run of the agent, as peers know it.
     pub(super) instance: u128,
     pub(super) next_link: u32,
+    pub(super) next_program: u64,
+    pub(super) registrations: Registrations,
     pub(super) counters: Counters,
     /// When the present round began, and the same in microseconds since the start.
     pub(super) now: Instant,
@@ -76,6 +79,7 @@ pub(super) struct Engine {
     pub(super) changed: Vec<u32>,
     pub(super) scratch: Vec<u8>,
     pub(super) batch: Vec<u8>,
+    pub(super) block: Vec<u8>,
     pub(super) delivered: Vec<u32>,
     /// Streams whose programs have something to look at.
     pub(super) touched: Vec<(usize, u32)>,
@@ -120,6 +124,8 @@ impl Engine {
             network: setup.network,
             instance: setup.instance,
             next_link: 0,
+            next_program: 0,
+            registrations: Registrations::default(),
             counters: Counters::default(),
             now: Instant::now(),
             now_us: 0,
@@ -134,6 +140,7 @@ impl Engine {
             changed: Vec::new(),
             scratch: Vec::new(),
             batch: Vec::new(),
+            block: Vec::new(),
             delivered: Vec::new(),
             touched: Vec::new(),
             ending: Vec::new(),

@@ -2,8 +2,9 @@
 
 use super::broker::Host;
 use super::engine::{Engine, Rail};
-use super::link::{BATCH_BYTES, BUFFERS, Link, LinkState, RING_BYTES};
-use super::message::{Message, from_hex, to_hex};
+use super::large;
+use super::link::{BATCH_BYTES, BUFFERS, Link, LinkState, PLACE_BYTES, PLACES, RING_BYTES};
+use super::message::{Message, Places, from_hex, to_hex};
 use super::program::NO_LINK;
 use super::sessions::Ends;
 use convoy_control::peers::{Event, PeerId};
@@ -16,6 +17,9 @@ use std::time::{Duration, Instant};
 const BETWEEN_PROPOSALS: Duration = Duration::from_secs(1);
 /// Sizes of a ring that a peer may offer.
 const RINGS: std::ops::RangeInclusive<u64> = 4 * BATCH_BYTES as u64..=1 << 30;
+
+/// Sizes of the places for large payloads that a peer may offer.
+const PLACES_THERE: std::ops::RangeInclusive<u64> = PLACE_BYTES as u64..=1 << 30;
 
 impl Engine {
     /// Takes what the control connections have to say.
@@ -44,10 +48,12 @@ impl Engine {
 
     fn on_peer_message(&mut self, peer: PeerId, instance: u128, message: Message) {
         match message {
-            Message::Rail { token, provider, at, address, key, base, bytes } => {
+            Message::Rail { token, provider, at, address, key, base, bytes, places } => {
                 let target = RemoteMemory { key, base, bytes };
+                let places =
+                    places.map(RemoteMemory::from).filter(|places| PLACES_THERE.contains(&places.bytes));
                 let Some(address) = from_hex(&address).filter(|_| RINGS.contains(&bytes)) else { return };
-                self.on_rail(peer, instance, token, &provider, at, &address, target);
+                self.on_rail(peer, instance, token, &provider, at, &address, target, places);
             }
             Message::NoRail { token } => self.on_no_rail(instance, token),
             Message::Offer { local, remote } => self.on_offer(instance, Ends::of_other(local, remote)),
@@ -132,7 +138,8 @@ impl Engine {
     fn make_link(&mut self, instance: u128, rail: usize, token: u64) -> Option<usize> {
         let id = LinkId(self.next_link);
         self.next_link = self.next_link.wrapping_add(1);
-        let fabric = &mut self.rails[rail].fabric;
+        let Rail { fabric, limits, wire, .. } = &mut self.rails[rail];
+        let (limits, wire) = (*limits, *wire);
         let ring = fabric.allocate(RING_BYTES as usize, Access::Remote);
         let buffers = fabric.allocate(BUFFERS as usize * BATCH_BYTES, Access::Local);
         let (Ok(ring), Ok(buffers)) = (&ring, &buffers) else {
@@ -141,7 +148,11 @@ impl Engine {
         };
         let odd = self.instance > instance;
         let mut link = Link::new(instance, rail, id, token, odd, *ring, *buffers, self.thresholds);
-        link.wire = self.rails[rail].wire;
+        link.wire = wire;
+        if large::is_possible(limits) {
+            // Without it, large payloads go in batches.
+            link.places_here = fabric.allocate(PLACES * PLACE_BYTES, Access::Remote).ok();
+        }
         let index = self.links.iter().position(Option::is_none).unwrap_or(self.links.len());
         match self.links.get_mut(index) {
             Some(place) => *place = Some(link),
@@ -162,6 +173,7 @@ impl Engine {
             key: ring.key,
             base: ring.base,
             bytes: ring.bytes,
+            places: link.places_here.and_then(|memory| rail.fabric.remote(memory)).map(Places::from),
         };
         self.send(peer, &message);
     }
@@ -176,6 +188,7 @@ impl Engine {
         at: Option<IpAddr>,
         address: &[u8],
         target: RemoteMemory,
+        places: Option<RemoteMemory>,
     ) {
         let (index, connects) = match self.link_of(instance, token) {
             Some(index) => (index, true),
@@ -193,6 +206,9 @@ impl Engine {
             return;
         };
         link.target = target;
+        if let Some(places) = places.filter(|_| large::is_possible(self.rails[link.rail].limits)) {
+            link.set_places(places);
+        }
         link.send = convoy_aggregator::link::SendLink::new(target.bytes as u32);
         link.state = LinkState::Connecting;
         link.since = Instant::now();
@@ -262,6 +278,8 @@ impl Engine {
         fabric.disconnect(link.id);
         fabric.release(link.ring);
         fabric.release(link.buffers);
+        link.places_here.into_iter().for_each(|memory| fabric.release(memory));
+        link.writing.iter().for_each(|id| self.registrations.done(&mut self.rails, *id));
         Some(link)
     }
 

@@ -7,6 +7,7 @@ use convoy_aggregator::batch::Control;
 use convoy_aggregator::gather::{Gather, Thresholds};
 use convoy_aggregator::link::{ReceiveLink, SendLink};
 use convoy_fabric::{LinkId, MemoryId, RemoteMemory};
+use convoy_runtime::port::Piece;
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -17,6 +18,10 @@ pub(crate) type StreamNumber = u32;
 pub(crate) const RING_BYTES: u32 = 2 << 20;
 /// The largest batch.
 pub(crate) const BATCH_BYTES: usize = 64 << 10;
+/// Bytes of a place for a large payload: as much as a block of a program holds.
+pub(crate) const PLACE_BYTES: usize = 16 << 10;
+/// Places of a link.
+pub(crate) const PLACES: usize = 128;
 /// Send buffers of a link.
 pub(crate) const BUFFERS: u32 = 32;
 
@@ -40,6 +45,19 @@ pub(crate) struct Link {
     pub(crate) ring: MemoryId,
     pub(crate) buffers: MemoryId,
     pub(crate) free_buffers: Vec<u32>,
+    /// Where the peer puts large payloads, and where this side does; see [`super::large`].
+    pub(super) places_here: Option<MemoryId>,
+    pub(super) places_there: RemoteMemory,
+    pub(super) free_places: Vec<u32>,
+    /// Places that batches have named: batch and place.
+    pub(super) occupied: VecDeque<(u32, u32)>,
+    /// Large payloads go beside the batches.
+    pub(super) beside: bool,
+    /// Streams whose next payload is large, and those whose next payload is in its place and not named yet.
+    pub(super) large: VecDeque<StreamNumber>,
+    pub(super) placed: VecDeque<StreamNumber>,
+    /// Registrations of writes that are not done.
+    pub(super) writing: Vec<u32>,
     streams: Vec<Option<Stream>>,
     free_streams: VecDeque<StreamNumber>,
     fresh: u32,
@@ -83,7 +101,9 @@ pub(crate) struct Stream {
     pub(crate) pending: VecDeque<Taken>,
     /// Bytes of the first pending frame that were sent.
     pub(crate) begun: u32,
-    /// It is among the active ones.
+    /// Where the first pending frame was put, if it is large.
+    pub(super) placed: Option<u32>,
+    /// It is among the active, large or placed ones.
     pub(crate) queued: bool,
     /// The program has closed its end: to be told when nothing is pending.
     pub(crate) closing: bool,
@@ -95,6 +115,8 @@ pub(crate) struct LinkCounters {
     pub(crate) batches_sent: u64,
     pub(crate) batches_received: u64,
     pub(crate) messages_sent: u64,
+    /// Payloads that were written beside the batches.
+    pub(crate) large_sent: u64,
     pub(crate) payload_sent: u64,
     pub(crate) payload_received: u64,
     /// Bytes of batches, with their heads and records.
@@ -133,6 +155,14 @@ impl Link {
             ring,
             buffers,
             free_buffers: (0..BUFFERS).collect(),
+            places_here: None,
+            places_there: RemoteMemory::default(),
+            free_places: Vec::new(),
+            occupied: VecDeque::new(),
+            beside: false,
+            large: VecDeque::new(),
+            placed: VecDeque::new(),
+            writing: Vec::new(),
             streams: Vec::new(),
             free_streams: VecDeque::new(),
             fresh: 0,
@@ -190,8 +220,15 @@ impl Link {
         if self.streams[index].is_some() {
             return false;
         }
-        self.streams[index] =
-            Some(Stream { program, slot, pending: VecDeque::new(), begun: 0, queued: false, closing: false });
+        self.streams[index] = Some(Stream {
+            program,
+            slot,
+            pending: VecDeque::new(),
+            begun: 0,
+            placed: None,
+            queued: false,
+            closing: false,
+        });
         self.counters.streams_opened += 1;
         true
     }
@@ -199,26 +236,77 @@ impl Link {
     /// A stream has ended; what still waited of it is dropped.
     pub(crate) fn leave(&mut self, number: StreamNumber) {
         if let Some(Some(stream)) = self.streams.get_mut(number as usize).map(Option::take) {
-            let left: u64 = stream.pending.iter().map(|taken| u64::from(taken.piece.length)).sum();
+            let small = || stream.pending.iter().filter(|taken| !taken.large);
+            let left: u64 = small().map(|taken| u64::from(taken.piece.length)).sum();
             self.pending_bytes -= left - u64::from(stream.begun);
-            self.pending_frames -= stream.pending.len() as u64;
-            self.active.retain(|active| *active != number);
+            self.pending_frames -= small().count() as u64;
+            for queue in [&mut self.active, &mut self.large, &mut self.placed] {
+                queue.retain(|queued| *queued != number);
+            }
+            // What comes into that place next is written later.
+            self.free_places.extend(stream.placed);
             self.announced.retain(|(_, stream, _)| *stream != number);
             self.return_stream(number);
         }
     }
 
     /// A frame of a program waits to be sent.
-    pub(crate) fn push(&mut self, number: StreamNumber, taken: Taken, now_us: u64) {
+    pub(crate) fn push(&mut self, number: StreamNumber, mut taken: Taken, now_us: u64) {
         let Some(stream) = self.streams.get_mut(number as usize).and_then(Option::as_mut) else { return };
+        taken.large = self.beside && taken.is_large();
         stream.pending.push_back(taken);
         if !stream.queued {
-            stream.queued = true;
-            self.active.push_back(number);
+            self.requeue(number);
+        }
+        if taken.large {
+            return;
         }
         self.pending_bytes += u64::from(taken.piece.length);
         self.pending_frames += 1;
         let _ = self.gather.push(now_us, taken.piece.length);
+    }
+
+    /// Puts a stream where its next frame belongs; a closed one without any is told.
+    pub(super) fn requeue(&mut self, number: StreamNumber) {
+        let Some(stream) = self.stream(number) else { return };
+        let (next, closing) = (stream.pending.front().map(|taken| taken.large), stream.closing);
+        stream.queued = next.is_some();
+        match next {
+            Some(true) => self.large.push_back(number),
+            Some(false) => self.active.push_back(number),
+            None if closing => self.controls.push_back((number, Control::Closed)),
+            None => {}
+        }
+    }
+
+    /// The first frame of a stream: its program and what it carries.
+    pub(super) fn first_piece(&mut self, number: StreamNumber) -> Option<(usize, Piece)> {
+        let stream = self.stream(number)?;
+        Some((stream.program, stream.pending.front()?.piece))
+    }
+
+    /// The large payload of a stream that is in its place: which, and how many bytes.
+    pub(super) fn placed_piece(&mut self, number: StreamNumber) -> Option<(u32, u32)> {
+        let stream = self.stream(number)?;
+        stream.placed.zip(stream.pending.front().map(|taken| taken.piece.length))
+    }
+
+    /// The same payload is named: program and frame.
+    pub(super) fn pop_placed(&mut self, number: StreamNumber) -> Option<(usize, u64)> {
+        let stream = self.stream(number)?;
+        stream.placed = None;
+        stream.pending.pop_front().map(|taken| (stream.program, taken.frame))
+    }
+
+    /// The large payloads of a stream cannot be written from where they are.
+    pub(super) fn send_in_batches(&mut self, number: StreamNumber) {
+        let Some(stream) = self.streams.get_mut(number as usize).and_then(Option::as_mut) else { return };
+        for taken in stream.pending.iter_mut().filter(|taken| taken.large) {
+            taken.large = false;
+            self.pending_bytes += u64::from(taken.piece.length);
+            self.pending_frames += 1;
+        }
+        self.requeue(number);
     }
 
     /// The program has closed its end of a stream: told after what it has sent.
@@ -290,7 +378,7 @@ impl Link {
 
     /// Whether anything waits to be sent.
     pub(crate) fn has_pending(&self) -> bool {
-        !self.active.is_empty() || !self.controls.is_empty()
+        !self.active.is_empty() || !self.controls.is_empty() || !self.placed.is_empty()
     }
 }
 

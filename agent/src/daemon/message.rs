@@ -1,6 +1,7 @@
 //! What agents say to each other over their control connection beside hello and heartbeats: JSON, so that agents of
 //! different age understand each other. Bytes of streams never come this way.
 
+use convoy_fabric::RemoteMemory;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
@@ -19,6 +20,9 @@ pub(crate) enum Message {
         key: u64,
         base: u64,
         bytes: u64,
+        /// Where large payloads may be written beside the batches.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        places: Option<Places>,
     },
     /// The answer to a rail that no rail of the sender goes with.
     NoRail { token: u64 },
@@ -35,6 +39,26 @@ pub(crate) enum Message {
     /// From a newer agent.
     #[serde(other)]
     Unknown,
+}
+
+/// Memory of the sender for large payloads.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Places {
+    key: u64,
+    base: u64,
+    bytes: u64,
+}
+
+impl From<RemoteMemory> for Places {
+    fn from(memory: RemoteMemory) -> Self {
+        Self { key: memory.key, base: memory.base, bytes: memory.bytes }
+    }
+}
+
+impl From<Places> for RemoteMemory {
+    fn from(places: Places) -> Self {
+        Self { key: places.key, base: places.base, bytes: places.bytes }
+    }
 }
 
 impl Message {

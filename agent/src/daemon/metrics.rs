@@ -6,7 +6,7 @@ use std::fmt::{Display, Write};
 /// What a link's metric is called, its type, what it means, its value.
 type LinkMetric = (&'static str, &'static str, &'static str, fn(&LinkStatus) -> Option<f64>);
 
-const LINK_METRICS: [LinkMetric; 14] = [
+const LINK_METRICS: [LinkMetric; 15] = [
     ("link_up", "gauge", "Whether the link can be used.", |link| Some(f64::from(link.state == "up"))),
     ("link_streams", "gauge", "Connections on the link now.", |link| Some(link.streams as f64)),
     ("link_in_flight", "gauge", "Batches not answered yet.", |link| Some(link.in_flight as f64)),
@@ -16,6 +16,9 @@ const LINK_METRICS: [LinkMetric; 14] = [
     ("link_batches_sent_total", "counter", "Batches sent.", |link| Some(link.batches_sent as f64)),
     ("link_batches_received_total", "counter", "Batches received.", |link| {
         Some(link.batches_received as f64)
+    }),
+    ("link_large_sent_total", "counter", "Large payloads written beside the batches.", |link| {
+        Some(link.large_sent as f64)
     }),
     ("link_acknowledgements_sent_total", "counter", "Batches sent only to answer.", |link| {
         Some(link.acknowledgements_sent as f64)

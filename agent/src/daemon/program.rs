@@ -1,6 +1,7 @@
 //! A program of this host: its channel, what of its frames the other hosts have not got yet, its streams.
 
-use super::link::StreamNumber;
+use super::large::LARGE;
+use super::link::{PLACE_BYTES, StreamNumber};
 use convoy_aggregator::batch::Control;
 use convoy_aggregator::credit::MAX_WINDOW;
 use convoy_runtime::agent::server;
@@ -11,6 +12,8 @@ use std::os::fd::OwnedFd;
 /// One program that has connected.
 pub(crate) struct Program {
     pub(crate) session: server::Program,
+    /// Never given twice.
+    pub(crate) serial: u64,
     /// Nothing before its hello.
     pub(crate) port: Option<Port>,
     pub(crate) doorbell: Option<OwnedFd>,
@@ -96,12 +99,22 @@ pub(crate) struct Held {
 pub(crate) struct Taken {
     pub(crate) piece: Piece,
     pub(crate) frame: u64,
+    /// It goes beside the batches.
+    pub(crate) large: bool,
+}
+
+impl Taken {
+    /// Whether it may go beside the batches.
+    pub(crate) fn is_large(&self) -> bool {
+        self.piece.block.is_some() && (LARGE..=PLACE_BYTES as u32).contains(&self.piece.length)
+    }
 }
 
 impl Program {
-    pub(crate) fn new(session: server::Program, name: String) -> Self {
+    pub(crate) fn new(session: server::Program, serial: u64, name: String) -> Self {
         Self {
             session,
+            serial,
             port: None,
             doorbell: None,
             name,
@@ -238,7 +251,11 @@ impl Program {
                 // Stays in the ring: the program sends it again through the kernel.
                 continue;
             }
-            return Ok(Some((slot.link, slot.stream, Taken { piece: frame.piece, frame: number })));
+            return Ok(Some((
+                slot.link,
+                slot.stream,
+                Taken { piece: frame.piece, frame: number, large: false },
+            )));
         }
     }
 

@@ -1,6 +1,7 @@
 //! From batches into programs' rings.
 
 use super::engine::Engine;
+use super::large;
 use super::link::LinkState;
 use super::program::{GiveError, Program};
 use convoy_aggregator::batch::{Control, HEAD_BYTES, Head, Record, Records};
@@ -39,7 +40,10 @@ impl Engine {
         match event {
             Event::Connected(_) => self.link_is_up(index),
             Event::Written { context, .. } => {
-                if let (Some(link), Ok(buffer)) = (self.links[index].as_mut(), u32::try_from(context)) {
+                if let Some(registration) = large::registration_of(context) {
+                    self.large_written(index, registration);
+                } else if let (Some(link), Ok(buffer)) = (self.links[index].as_mut(), u32::try_from(context))
+                {
                     link.free_buffers.push(buffer);
                 }
             }
@@ -121,6 +125,7 @@ impl Engine {
     /// The frames of a batch are with the other host's programs.
     fn finish_batch(&mut self, index: usize, sequence: u32) {
         let Some(link) = self.links[index].as_mut() else { return };
+        link.free_places_of(sequence);
         let frames = link.take_sent(sequence);
         for (program, frame) in &frames {
             if let Some(program) = self.programs.get_mut(*program).and_then(Option::as_mut) {
@@ -146,7 +151,9 @@ impl Engine {
                         self.finish_batch(index, sequence);
                     }
                 }
-                Record::Block { .. } => return Err("a block that was not agreed upon".into()),
+                Record::Block { stream, length, place } => {
+                    held += u32::from(!self.take_block(index, sequence, stream, length, place)?);
+                }
             }
         }
         if let Some(link) = self.links[index].as_mut() {
@@ -160,7 +167,13 @@ impl Engine {
     }
 
     /// Bytes for a program: false when they wait for room.
-    fn take_data(&mut self, index: usize, sequence: u32, number: u32, bytes: &[u8]) -> Result<bool, String> {
+    pub(super) fn take_data(
+        &mut self,
+        index: usize,
+        sequence: u32,
+        number: u32,
+        bytes: &[u8],
+    ) -> Result<bool, String> {
         let Some(link) = self.links[index].as_mut() else { return Ok(true) };
         link.counters.payload_received += bytes.len() as u64;
         let Some(stream) = link.stream(number) else { return Ok(true) };

@@ -47,7 +47,8 @@ impl Engine {
                 continue;
             }
             tracing::debug!(pid = session.pid, user = session.uid, program = name, "program connected");
-            let program = Some(Program::new(session, name));
+            self.next_program += 1;
+            let program = Some(Program::new(session, self.next_program, name));
             match self.programs.get_mut(index) {
                 Some(place) => *place = program,
                 None => self.programs.push(program),
@@ -184,6 +185,7 @@ impl Engine {
     }
 
     fn give_memory_back(&mut self, program: &Program) {
+        self.registrations.forget(&mut self.rails, program.serial);
         if let Some(port) = &program.port {
             self.users.remove_program(program.session.uid, port.bytes());
         }

@@ -126,6 +126,9 @@ pub(crate) struct LinkStatus {
     pub(crate) batch_bytes_sent: u64,
     pub(crate) batch_bytes_received: u64,
     pub(crate) acknowledgements_sent: u64,
+    /// Payloads written beside the batches.
+    #[serde(default)]
+    pub(crate) large_sent: u64,
     /// Batches that were not answered yet.
     pub(crate) in_flight: u64,
     /// Bytes that this host has put on the wire, by model: batches, and the device's answers to batches received.
@@ -251,6 +254,7 @@ impl Engine {
             batch_bytes_sent: counters.batch_bytes_sent,
             batch_bytes_received: counters.batch_bytes_received,
             acknowledgements_sent: counters.acknowledgements_sent,
+            large_sent: counters.large_sent,
             in_flight: link.send.in_flight() as u64,
             wire_bytes_sent: wire,
             messages_per_batch: per_batch.unwrap_or(0.0),

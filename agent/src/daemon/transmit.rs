@@ -13,6 +13,8 @@ const QUANTUM: usize = 8 << 10;
 const EAGER: usize = 3;
 /// Batches that arrived before an answer is sent for its own sake, while there is work to do.
 const MOST_UNTOLD: u32 = 2;
+/// Writes that a turn may post, beside those on their way.
+const RESERVE: usize = 8;
 
 impl Engine {
     /// Takes what programs have sent. True when there was anything.
@@ -148,35 +150,52 @@ impl Engine {
     fn transmit_one(&mut self, index: usize, answer: bool) -> bool {
         let Some(link) = self.links[index].as_mut() else { return false };
         let untold = link.owes && link.receive.untold() >= MOST_UNTOLD;
-        if !(link.has_pending() && due(link, self.now_us) || answer || untold) {
+        let wanted = link.has_pending() && due(link, self.now_us) || answer || untold;
+        let large = link.may_write_large();
+        if !(wanted || large) {
             return false;
         }
-        let rail = &mut self.rails[link.rail];
-        if link.send.in_flight() >= rail.limits.depth.saturating_sub(2) {
+        let limits = self.rails[link.rail].limits;
+        let batches = usize::from(wanted) + usize::from(large);
+        let fits = BATCH_BYTES.min(limits.write);
+        if link.send.in_flight() + link.writing.len() + RESERVE >= limits.depth
+            || !link.send.has_room(fits * batches)
+            || link.free_buffers.len() < batches
+        {
             return false;
         }
-        let fits = BATCH_BYTES.min(rail.limits.write);
-        if !link.send.has_room(fits) {
-            return false;
+        let mut sent = Ok(());
+        if wanted {
+            sent = self.send_batch(index, large);
         }
-        let small = link.pending_bytes as usize + 32 * link.controls.len() + 64 <= rail.limits.inject;
-        let sent = if small {
-            self.scratch.resize(rail.limits.inject, 0);
-            let built = build(link, &mut self.programs, &mut self.scratch, self.now_us);
-            post(link, rail.fabric.as_mut(), built, Some(&self.scratch))
-        } else {
-            let Some(buffer) = link.free_buffers.pop() else { return false };
-            let offset = buffer as usize * BATCH_BYTES;
-            let room = rail.fabric.local(link.buffers).and_then(|all| all.get_mut(offset..offset + fits));
-            let Some(room) = room else { return false };
-            let mut built = build(link, &mut self.programs, room, self.now_us);
-            built.buffer = Some(buffer);
-            post(link, rail.fabric.as_mut(), built, None)
-        };
+        if large && sent.is_ok() {
+            sent = self.write_large(index).and_then(|()| self.send_batch(index, false));
+        }
         if let Err(reason) = sent {
             self.lose_link(index, &reason);
         }
         true
+    }
+
+    /// Writes one batch of what waits; `more` when another write follows at once.
+    fn send_batch(&mut self, index: usize, more: bool) -> Result<(), String> {
+        let Some(link) = self.links[index].as_mut() else { return Ok(()) };
+        let rail = &mut self.rails[link.rail];
+        let fits = BATCH_BYTES.min(rail.limits.write);
+        let small = link.pending_bytes as usize + 32 * link.controls.len() + 64 <= rail.limits.inject;
+        if small {
+            self.scratch.resize(rail.limits.inject, 0);
+            let built = build(link, &mut self.programs, &mut self.scratch, self.now_us);
+            post(link, rail.fabric.as_mut(), built, Some(&self.scratch), more)
+        } else {
+            let Some(buffer) = link.free_buffers.pop() else { return Err("no buffer for a batch".into()) };
+            let offset = buffer as usize * BATCH_BYTES;
+            let room = rail.fabric.local(link.buffers).and_then(|all| all.get_mut(offset..offset + fits));
+            let Some(room) = room else { return Err("no memory for a batch".into()) };
+            let mut built = build(link, &mut self.programs, room, self.now_us);
+            built.buffer = Some(buffer);
+            post(link, rail.fabric.as_mut(), built, None, more)
+        }
     }
 }
 
@@ -218,7 +237,9 @@ fn build(link: &mut Link, programs: &mut [Option<Program>], room: &mut [u8], now
     });
     let before = link.pending_bytes;
     // A switch is told before the bytes behind it.
-    let streams = if link.controls.is_empty() { link.active.len() } else { 0 };
+    let told = link.controls.is_empty() && link.name_places(&mut writer, &mut frames);
+    let large = frames.len();
+    let streams = if told { link.active.len() } else { 0 };
     for _ in 0..streams {
         let Some(number) = link.active.pop_front() else { break };
         if !fill(link, number, programs, &mut writer, &mut frames) {
@@ -228,7 +249,7 @@ fn build(link: &mut Link, programs: &mut [Option<Program>], room: &mut [u8], now
     }
     link.counters.payload_sent += before - link.pending_bytes;
     link.counters.messages_sent += frames.len() as u64;
-    link.pending_frames -= frames.len() as u64;
+    link.pending_frames -= (frames.len() - large) as u64;
     link.gather.on_flush();
     if link.pending_frames > 0 {
         let rest = u32::try_from(link.pending_bytes).unwrap_or(u32::MAX);
@@ -255,13 +276,14 @@ fn fill(
     let Some(stream) = link.stream(number) else { return true };
     let Some(program) = programs.get(stream.program).and_then(Option::as_ref) else { return true };
     let Some(port) = &program.port else { return true };
-    let waiting: usize = stream.pending.iter().map(|taken| taken.piece.length as usize).sum();
+    let small = || stream.pending.iter().take_while(|taken| !taken.large);
+    let waiting: usize = small().map(|taken| taken.piece.length as usize).sum();
     let most = (waiting - stream.begun as usize).min(QUANTUM).min(writer.room());
     if most == 0 && waiting > 0 {
         return false;
     }
     let Some(mut room) = writer.data(number, most) else { return false };
-    while let Some(taken) = stream.pending.front() {
+    while let Some(taken) = stream.pending.front().filter(|taken| !taken.large) {
         let left = taken.piece.length - stream.begun;
         let part = (left as usize).min(room.len());
         let (target, rest) = room.split_at_mut(part);
@@ -275,14 +297,8 @@ fn fill(
         stream.begun = 0;
         stream.pending.pop_front();
     }
-    let (empty, closing) = (stream.pending.is_empty(), stream.closing);
-    stream.queued = !empty;
     link.pending_bytes -= most as u64;
-    if !empty {
-        link.active.push_back(number);
-    } else if closing {
-        link.controls.push_back((number, Control::Closed));
-    }
+    link.requeue(number);
     true
 }
 
@@ -291,6 +307,7 @@ fn post(
     fabric: &mut dyn Fabric,
     built: Built,
     scratch: Option<&[u8]>,
+    more: bool,
 ) -> Result<(), String> {
     let Some(place) = built.place else { return Err("no room for a batch".into()) };
     let source = match (scratch, built.buffer) {
@@ -308,7 +325,7 @@ fn post(
         offset: place.offset,
         immediate: Some(place.immediate),
         context: u64::from(built.buffer.unwrap_or(u32::MAX)),
-        more: false,
+        more,
     };
     link.sent(built.frames);
     if built.full {

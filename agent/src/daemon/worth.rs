@@ -11,7 +11,7 @@ pub(super) const PERIOD: Duration = Duration::from_millis(50);
 /// Looks in a second.
 const PER_SECOND: u64 = 20;
 /// How long a batch is about on its way: what is sent meanwhile can be gathered. In seconds, inverted.
-const FLIGHTS_PER_SECOND: u64 = 10_000;
+const FLIGHTS_PER_SECOND: u64 = 5_000;
 /// Messages to be expected in a batch from which on gathering begins, and, in tenths, below which it ends.
 const ENTER: u64 = 4;
 const LEAVE_TENTHS: u64 = 15;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::bindings::*;
@@ -14,7 +15,9 @@ use super::port::Port;
 use super::profile::Profile;
 use super::wire::{Address, Greeting, Seen};
 use crate::region::{Region, random};
-use crate::{Access, Error, Event, Fabric, Limits, LinkId, MemoryId, PostError, RemoteMemory, Write};
+use crate::{
+    Access, Error, Event, Fabric, Foreign, Limits, LinkId, MemoryId, PostError, RemoteMemory, Write,
+};
 
 /// How far a link has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,11 +231,8 @@ impl Fabric for Rail {
         self.memories.add(&self.core, Region::new(bytes)?, access)
     }
 
-    unsafe fn register(&mut self, base: *const u8, bytes: usize) -> Result<MemoryId, Error> {
-        // SAFETY: the caller promises that the range stays until it is released.
-        let region = unsafe { Region::borrowed(base, bytes) };
-        let region = region.ok_or_else(|| Error(String::from("no memory at address 0")))?;
-        self.memories.add(&self.core, region, Access::Local)
+    fn register(&mut self, memory: Arc<dyn Foreign>) -> Result<MemoryId, Error> {
+        self.memories.add(&self.core, Region::foreign(memory)?, Access::Local)
     }
 
     fn release(&mut self, memory: MemoryId) {

@@ -16,7 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use side::{Link, Side};
 
-use crate::{Access, Error, Event, Fabric, Limits, LinkId, MemoryId, PostError, RemoteMemory, Source, Write};
+use crate::{
+    Access, Error, Event, Fabric, Foreign, Limits, LinkId, MemoryId, PostError, RemoteMemory, Source, Write,
+};
 
 /// What goes wrong with the writes of one side. The default is nothing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,8 +78,7 @@ pub fn pair(limits: Limits, faults: [Faults; 2]) -> Result<(Rail, Rail), Error> 
 /// Where the bytes of writes come from.
 enum Bytes {
     Own(Vec<u8>),
-    /// Somebody else's, by address and length.
-    Foreign(u64, usize),
+    Foreign(Arc<dyn Foreign>),
 }
 
 /// One of the two rails.
@@ -156,11 +157,12 @@ impl Rail {
         let end = offset.checked_add(length)?;
         match self.sources.get(&memory) {
             Some(Bytes::Own(bytes)) => bytes.get(offset..end).map(<[u8]>::to_vec),
-            Some(Bytes::Foreign(base, bytes)) => {
+            Some(Bytes::Foreign(memory)) => {
+                let (base, bytes) = memory.range();
                 // Through the file, a range that is gone is an error and not a crash.
                 let mut copy = vec![0; length];
-                let file = File::open("/proc/self/mem").ok().filter(|_| end <= *bytes)?;
-                file.read_exact_at(&mut copy, base + offset as u64).ok().map(|()| copy)
+                let file = File::open("/proc/self/mem").ok().filter(|_| end <= bytes)?;
+                file.read_exact_at(&mut copy, (base as usize + offset) as u64).ok().map(|()| copy)
             }
             None => self.both().own().memories.get(&memory)?.get(offset..end).map(<[u8]>::to_vec),
         }
@@ -215,8 +217,9 @@ impl Fabric for Rail {
         Ok(self.add(None, access, bytes))
     }
 
-    unsafe fn register(&mut self, base: *const u8, bytes: usize) -> Result<MemoryId, Error> {
-        Ok(self.add(Some(Bytes::Foreign(base as u64, bytes)), Access::Local, bytes))
+    fn register(&mut self, memory: Arc<dyn Foreign>) -> Result<MemoryId, Error> {
+        let (_, bytes) = memory.range();
+        Ok(self.add(Some(Bytes::Foreign(memory)), Access::Local, bytes))
     }
 
     fn release(&mut self, memory: MemoryId) {
@@ -239,7 +242,7 @@ impl Fabric for Rail {
     fn local(&mut self, memory: MemoryId) -> Option<&mut [u8]> {
         match self.sources.get_mut(&memory)? {
             Bytes::Own(bytes) => Some(bytes),
-            Bytes::Foreign(..) => None,
+            Bytes::Foreign(_) => None,
         }
     }
 

@@ -10,9 +10,12 @@ mod ring;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use crate::region::{Region, random};
-use crate::{Access, Error, Event, Fabric, Limits, LinkId, MemoryId, PostError, RemoteMemory, Source, Write};
+use crate::{
+    Access, Error, Event, Fabric, Foreign, Limits, LinkId, MemoryId, PostError, RemoteMemory, Source, Write,
+};
 use channel::{Channel, Message, Received, listen, owned};
 use link::Link;
 use ring::{CAPACITY, Ring, sealed_file};
@@ -159,10 +162,8 @@ impl Fabric for Rail {
         Ok(id)
     }
 
-    unsafe fn register(&mut self, base: *const u8, bytes: usize) -> Result<MemoryId, Error> {
-        // SAFETY: the caller promises that the range stays until it is released.
-        let region = unsafe { Region::borrowed(base, bytes) };
-        let region = region.ok_or_else(|| Error(String::from("no memory at address 0")))?;
+    fn register(&mut self, memory: Arc<dyn Foreign>) -> Result<MemoryId, Error> {
+        let region = Region::foreign(memory)?;
         let id = MemoryId(self.next);
         self.next += 1;
         self.memories.insert(id, Memory { region, exported: None });

@@ -1,6 +1,8 @@
 //! Bytes end up where they belong, and nowhere else.
 
-use convoy_fabric::{LinkId, PostError, Source, Write};
+use std::sync::Arc;
+
+use convoy_fabric::{Foreign, LinkId, PostError, Source, Write};
 
 use crate::harness::{Numbers, Pair, write};
 
@@ -75,12 +77,20 @@ pub fn from_unregistered_bytes(pair: &mut Pair) {
     assert!(matches!(pair.a.fabric.post(link, &write), Err(PostError::Invalid(_))));
 }
 
+struct Kept(Vec<u8>);
+
+// SAFETY: the vector is neither changed nor moved, and lives as long as the value.
+unsafe impl Foreign for Kept {
+    fn range(&self) -> (*const u8, usize) {
+        (self.0.as_ptr(), self.0.len())
+    }
+}
+
 /// Memory of somebody else can be written from, once registered, but not handed out.
 pub fn from_foreign_memory(pair: &mut Pair) {
     let link = pair.link();
     let contents = Numbers(9).bytes(10_000);
-    // SAFETY: the vector lives until after the memory is released.
-    let source = unsafe { pair.a.fabric.register(contents.as_ptr(), contents.len()) }.unwrap();
+    let source = pair.a.fabric.register(Arc::new(Kept(contents.clone()))).unwrap();
     assert!(pair.a.fabric.local(source).is_none());
     assert_eq!(pair.a.fabric.remote(source), None);
     let (memory, remote) = pair.b.exported(BYTES);

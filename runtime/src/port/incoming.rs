@@ -1,8 +1,9 @@
 //! Frames that the program has sent.
 
-use super::{Lie, PROGRAM, Port};
+use super::{Blocks, Lie, PROGRAM, Port};
 use convoy_aggregator::wire::{self, Kind};
 use core::sync::atomic::Ordering;
+use std::sync::Arc;
 
 /// A frame of a stream, still in the segment.
 #[derive(Clone, Copy, Debug)]
@@ -96,14 +97,13 @@ impl Port {
         }
     }
 
-    /// Where the program's blocks lie, for the registration of this memory with a device: first byte and length.
-    pub fn blocks(&self) -> (*const u8, usize) {
-        let geometry = self.segment.geometry;
-        (self.segment.block(PROGRAM, 0), geometry.blocks as usize * geometry.block_bytes as usize)
+    /// The memory of the program's blocks, for its registration with a device.
+    pub fn blocks(&self) -> Arc<Blocks> {
+        Arc::clone(&self.mapping)
     }
 
-    /// Bytes of one block.
-    pub fn block_bytes(&self) -> usize {
-        self.segment.geometry.block_bytes as usize
+    /// Where in that memory a block begins.
+    pub fn block_offset(&self, block: u32) -> usize {
+        block as usize * self.segment.geometry.block_bytes as usize
     }
 }

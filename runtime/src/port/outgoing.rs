@@ -19,7 +19,7 @@ impl Port {
         while done < bytes.len() {
             let rest = &bytes[done..];
             let block =
-                if rest.len() > INLINE { self.blocks.lend(&self.segment.lane(AGENT).returned) } else { None };
+                if rest.len() > INLINE { self.lent.lend(&self.segment.lane(AGENT).returned) } else { None };
             let put = match block {
                 Some(block) => self.put_block(slot, generation, rest, block)?,
                 None => self.put_inline(slot, generation, &rest[..rest.len().min(INLINE)])?,
@@ -47,7 +47,7 @@ impl Port {
     fn put_block(&mut self, slot: u32, generation: u8, bytes: &[u8], block: u32) -> Result<usize, Lie> {
         let named = size_of::<u64>();
         let Some(target) = self.reserve(named)? else {
-            self.blocks.keep(block);
+            self.lent.keep(block);
             return Ok(0);
         };
         let length = bytes.len().min(self.segment.geometry.block_bytes as usize);

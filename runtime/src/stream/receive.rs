@@ -123,7 +123,7 @@ impl Call<'_> {
     #[inline]
     fn look_before_empty(&self, kernel: bool) -> bool {
         hold::release_all();
-        self.socket.hint.load(Ordering::Relaxed) || !(kernel && !self.nonblocking()) && self.socket.look_due()
+        self.socket.hint.load(Ordering::Relaxed) || (!kernel || self.nonblocking()) && self.socket.look_due()
     }
 
     /// The end of the stream or an error, if `news` say so; otherwise nothing. No byte is taken that may have come

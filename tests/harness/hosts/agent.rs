@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::world::{Host, World};
 use super::{PATIENCE, text};
+use crate::json::numbers;
 use crate::kit::sys;
 use crate::run::{appending, kill_group, wait};
 
@@ -92,6 +93,15 @@ impl Host<'_> {
     /// How many lines of its log have these words.
     pub fn agent_said(&self, words: &str) -> usize {
         self.agent_log_since().lines().filter(|line| line.contains(words)).count()
+    }
+
+    /// Sum of a counter over the links of the agent, which runs.
+    pub fn link_counter(&self, name: &str) -> u64 {
+        let mut command = self.plain(self.world.path("convoy"), &["stat", "--json"]);
+        let output = command.env("CONVOY_DIR", self.world.directory()).output().expect("convoy stat");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let links = text.split_once("\"links\"").map_or("", |(_, links)| links);
+        numbers(links, name).into_iter().map(|number| number as u64).sum()
     }
 
     /// Fails when the agent has ended by itself.

@@ -19,6 +19,8 @@ pub fn job(scenario: &'static str, connections: u64, options: &str) -> Job {
 pub enum Expect {
     /// Connections are accelerated.
     Far,
+    /// They are taken up, and their bytes stay on the kernel.
+    Taken,
     /// They stay on the kernel.
     Plain,
 }
@@ -64,6 +66,10 @@ pub fn check(world: &World, expect: Expect) {
         return;
     }
     world.check(counters.get("streams_far") > 0, "no connection was accelerated");
+    if expect == Expect::Taken {
+        let (far, kernel) = (counters.get("bytes_sent"), counters.get("kernel_bytes_sent"));
+        return world.check(far * 20 < kernel, &format!("{far} bytes by the fabric, {kernel} by TCP"));
+    }
     world.check(counters.get("bytes_sent") > 0, "no byte was sent through a channel");
     world.check(counters.get("bytes_received") > 0, "no byte was received through a channel");
 }

@@ -113,6 +113,35 @@ fn either_host_may_be_the_server() {
     });
 }
 
+/// Large payloads are written beside the batches, from the memory of the program.
+#[test]
+fn large_payloads() {
+    both(crate::common::TCP, &Plan::pair(), |world| {
+        let said = in_ways(world, "echo", &WAYS[..2], 3, "--bytes 6000000");
+        if world.accelerated() {
+            for host in 0..2 {
+                let large = world.host(host).link_counter("large_sent");
+                world.check(large > 0, "no payload was written beside the batches");
+            }
+        }
+        said
+    });
+}
+
+/// Where there is no card, a connection whose messages cannot be gathered stays with TCP, and so does one with large
+/// messages: they are taken up all the same, and nothing of them goes through the agents.
+#[test]
+fn what_cannot_be_gathered_stays_with_tcp() {
+    both_with(crate::common::TCP, &Plan::pair(), Expect::Taken, |world| {
+        for host in 0..2 {
+            world.host(host).start_agent_with(&["--insecure"], &[("CONVOY_GATHER", "auto")]);
+        }
+        let mut said = in_ways(world, "pingpong", &WAYS, 1, "--bytes 60000");
+        said += &in_ways(world, "oneway", &WAYS[..1], 1, "--bytes 30000000");
+        said
+    });
+}
+
 fn check_both(world: &World) {
     if world.accelerated() {
         check(world, Expect::Far);
