@@ -16,6 +16,7 @@ mod background;
 mod broker;
 mod engine;
 mod hosts;
+mod joint;
 mod large;
 mod link;
 mod message;

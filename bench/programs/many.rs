@@ -52,7 +52,8 @@ fn main() -> Result<()> {
 }
 
 fn serve(plan: &Plan, listener: &Listener) -> Result<()> {
-    let mut waiter = if plan.poll { Waiter::Poll(Poll::default()) } else { Waiter::Epoll(Box::new(Epoll::new()?)) };
+    let mut waiter =
+        if plan.poll { Waiter::Poll(Poll::default()) } else { Waiter::Epoll(Box::new(Epoll::new()?)) };
     let mut sockets = Vec::with_capacity(plan.sockets);
     for index in 0..plan.sockets {
         let socket = listener.accept(true)?;

@@ -53,10 +53,32 @@ pub enum Offering {
     NoAgent,
 }
 
+/// The agent of this process, looked for again when it is time to.
+pub fn find() -> Option<&'static Agent> {
+    current().or_else(|| join(crate::session::current()?))
+}
+
+/// The channel to the agent that a socket was offered to, if that agent is there.
+pub fn channel_of(socket: &Socket) -> Option<&'static Channel> {
+    let channel = current()?.channel;
+    (channel.index == socket.far_channel.load(Ordering::Relaxed)).then_some(channel)
+}
+
+/// A message was sent on a connection that may still leave the kernel: counted where the agent judges by it.
+#[inline]
+pub fn note_sent(socket: &Socket, bytes: usize) {
+    if let Far::Opened { slot, .. } = socket.far()
+        && let Some(channel) = channel_of(socket)
+    {
+        channel.note_sent(slot, socket.take_answered(), bytes);
+    }
+}
+
 /// Offers a connection to another host. The caller holds the slow lock.
 pub fn offer(session: &Session, index: u32, socket: &Socket, fd: i32) -> Offering {
     let Some(agent) = current().or_else(|| join(session)) else { return Offering::NoAgent };
     let Some(way) = agent.channel.way().filter(|_| listener::running()) else { return Offering::NoAgent };
+    socket.far_channel.store(agent.channel.index, Ordering::Relaxed);
     let id = socket.begin_far(index);
     let message = Message::Offer { id }.encode();
     let sent = sys::unix_send(way.socket.load(Ordering::Relaxed), &message, &[fd]);

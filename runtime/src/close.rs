@@ -58,16 +58,23 @@ fn reset_on_close(fd: i32) {
 }
 
 pub fn withdraw_offer(socket: &Socket) {
-    if let (Some(offer), Some(session)) = (socket.offer(), session::current())
-        && socket.take_offer(offer)
-    {
-        match session.registry.progress(offer) {
-            Progress::Matched(answer) => channel::refuse(&answer),
-            Progress::Waiting => stats::process().bypasses_unmatched.add(1),
-            Progress::Gone => {}
-        }
-        session.registry.withdraw(offer);
+    if withdraw_registered(socket) {
+        stats::process().bypasses_unmatched.add(1);
     }
+}
+
+/// Takes the offer out of the registry; true when nobody had answered it.
+pub fn withdraw_registered(socket: &Socket) -> bool {
+    let (Some(offer), Some(session)) = (socket.offer(), session::current()) else { return false };
+    if !socket.take_offer(offer) {
+        return false;
+    }
+    let progress = session.registry.progress(offer);
+    if let Progress::Matched(answer) = &progress {
+        channel::refuse(answer);
+    }
+    session.registry.withdraw(offer);
+    matches!(progress, Progress::Waiting)
 }
 
 /// Every tracked descriptor in a range is about to be closed.

@@ -9,7 +9,7 @@ mod incoming;
 mod lines;
 mod outgoing;
 
-pub use crate::shm::segment::{JOINED, READY, RECOVERED, STAYS};
+pub use crate::shm::segment::{JOINED, READY, RECOVERED, STAYS, WORTH};
 pub use incoming::{Frame, Piece};
 pub use lines::{Line, Sent, SlotState};
 pub use outgoing::fence_before_ring;

@@ -36,6 +36,9 @@ pub fn rearmed(index: u32, socket: &Socket, fd: i32) {
 
 #[cold]
 fn attempt(index: u32, socket: &Socket, fd: i32) -> bool {
+    if let Some(offer) = socket.offer() {
+        return meets(index, socket, fd, offer);
+    }
     match socket.far() {
         Far::None => {}
         Far::Waiting => return false,
@@ -43,22 +46,36 @@ fn attempt(index: u32, socket: &Socket, fd: i32) -> bool {
             forget_all(index, socket, fd);
             return false;
         }
-        Far::Opened { slot, generation } => return far::finish(index, socket, fd, slot, generation),
-    }
-    if let Some(offer) = socket.offer() {
-        let Some(session) = session::current() else {
-            return false;
-        };
-        return match session.registry.progress(offer) {
-            Progress::Waiting => false,
-            Progress::Matched(answer) => finish_offer(index, socket, fd, session, offer, answer),
-            Progress::Gone => give_up(index, socket, fd, offer),
-        };
+        Far::Opened { slot, generation } => return far::consider(index, socket, fd, slot, generation),
     }
     if fork::held_elsewhere(socket) {
         return false;
     }
     enter(index, socket, fd)
+}
+
+/// Looks for an answer to an offer within this host: in the registry of this user, and of the agent when the other end does not
+/// come there.
+fn meets(index: u32, socket: &Socket, fd: i32, offer: OfferRef) -> bool {
+    let Some(session) = session::current() else {
+        return false;
+    };
+    match (session.registry.progress(offer), socket.far()) {
+        (Progress::Matched(answer), _) => finish_offer(index, socket, fd, session, offer, answer),
+        (Progress::Gone, _) => give_up(index, socket, fd, offer),
+        (Progress::Waiting, Far::Opened { slot, generation }) => {
+            if agent::channel_of(socket).is_none_or(|channel| channel.is_worth(slot)) {
+                crate::close::withdraw_registered(socket);
+            }
+            far::consider(index, socket, fd, slot, generation)
+        }
+        (Progress::Waiting, Far::None) => {
+            far::ask_agent(index, socket, fd, session);
+            false
+        }
+        // Declined: the other end may still come to the registry.
+        (Progress::Waiting, Far::Waiting | Far::Declined) => false,
+    }
 }
 
 /// Nobody will ever answer: the kernel does the rest, at no further cost. Unless another thread has just found the
@@ -69,6 +86,7 @@ fn give_up(index: u32, socket: &Socket, fd: i32, offer: OfferRef) -> bool {
         return socket.state() == State::Promoted;
     }
     drop(slow);
+    agent::withdraw(index, socket);
     if forget_all(index, socket, fd) {
         stats::process().bypasses_shared.add(1);
     }
@@ -231,6 +249,8 @@ fn finish_offer(
         forget_all(index, socket, fd);
         return false;
     };
+    // The agent may have been asked, too.
+    agent::withdraw(index, socket);
     start(index, socket, fd, channel, answer.slot, answer.generation);
     true
 }

@@ -49,6 +49,10 @@ pub struct Socket {
     pub hint: AtomicBool,
     /// The peer's end is closed or reset: what is sent goes through the kernel, which knows what to answer.
     pub peer_gone: AtomicBool,
+    /// Index of the channel to the agent that the last offer went to.
+    pub far_channel: AtomicU32,
+    /// The agent was asked for a connection within this host.
+    pub asked: AtomicBool,
     /// Something was received since the last send: kept for streams to other hosts.
     pub answered: AtomicBool,
     /// The program has ended what this end sends (shutdown(2)). SeqCst, as is the state: either that thread finds the stream,
@@ -221,12 +225,30 @@ impl Socket {
         self.peer_gone.store(false, Ordering::Relaxed);
         self.over.store(false, Ordering::Relaxed);
         self.shut.store(false, Ordering::Relaxed);
+        self.asked.store(false, Ordering::Relaxed);
         self.returned.store(false, Ordering::Relaxed);
         self.looked.store(0, Ordering::Relaxed);
         self.watch.store(0, Ordering::Relaxed);
         self.told.store(false, Ordering::Relaxed);
         self.offer.store(0, Ordering::Relaxed);
         self.set_far(Far::None);
+    }
+
+    /// Whether something was received since the last call.
+    #[inline]
+    pub fn take_answered(&self) -> bool {
+        let answered = self.answered.load(Ordering::Relaxed);
+        if answered {
+            self.answered.store(false, Ordering::Relaxed);
+        }
+        answered
+    }
+
+    #[inline]
+    pub fn note_answered(&self) {
+        if !self.answered.load(Ordering::Relaxed) {
+            self.answered.store(true, Ordering::Relaxed);
+        }
     }
 
     pub fn opener(&self) -> Opener {

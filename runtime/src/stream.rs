@@ -8,7 +8,7 @@ use crate::channel::{Channel, Trouble};
 use crate::iov::{self, Cursor, EMPTY};
 use crate::socket::{self, Socket, State};
 use crate::wait::{self, spin};
-use crate::{promote, stats, sys, table};
+use crate::{agent, promote, stats, sys, table};
 use core::sync::atomic::Ordering;
 
 /// Parts of one kernel call; more are left to the next.
@@ -54,7 +54,10 @@ pub unsafe fn send(fd: i32, parts: *const libc::iovec, count: usize, flags: i32)
                     sys::cancellable(|| sys::sendmsg(fd, parts, count, flags))
                 });
                 if let Some(result) = sent {
-                    return Some(result.inspect(|bytes| count_kernel(true, *bytes)));
+                    return Some(result.inspect(|bytes| {
+                        count_kernel(true, *bytes);
+                        agent::note_sent(socket, *bytes);
+                    }));
                 }
             }
             State::Moving => sys::sched_yield(),
@@ -71,11 +74,7 @@ pub unsafe fn send(fd: i32, parts: *const libc::iovec, count: usize, flags: i32)
         if call.channel.leads_to_agent()
             && let Ok(bytes) = sent
         {
-            let lone = socket.answered.load(Ordering::Relaxed);
-            if lone {
-                socket.answered.store(false, Ordering::Relaxed);
-            }
-            call.channel.note_sent(call.slot, lone, bytes);
+            call.channel.note_sent(call.slot, socket.take_answered(), bytes);
         }
         sent
     })
@@ -108,7 +107,10 @@ pub unsafe fn receive(fd: i32, parts: *const libc::iovec, count: usize, flags: i
                     sys::cancellable(|| sys::recvmsg(fd, parts, count, flags))
                 });
                 if let Some(result) = received {
-                    return Some(result.inspect(|bytes| count_kernel(false, *bytes)));
+                    return Some(result.inspect(|bytes| {
+                        count_kernel(false, *bytes);
+                        socket.note_answered();
+                    }));
                 }
             }
             State::Moving => sys::sched_yield(),
@@ -122,8 +124,8 @@ pub unsafe fn receive(fd: i32, parts: *const libc::iovec, count: usize, flags: i
     };
     with_stream(index, socket, fd, flags, |call| {
         let received = call.receive(&mut target);
-        if call.channel.leads_to_agent() && received.is_ok() && !socket.answered.load(Ordering::Relaxed) {
-            socket.answered.store(true, Ordering::Relaxed);
+        if call.channel.leads_to_agent() && received.is_ok() {
+            socket.note_answered();
         }
         received
     })

@@ -1,4 +1,4 @@
-//! Finds `libconvoy.so`, and builds it where nobody has said which one to test.
+//! Finds `libconvoy.so` and the `convoy` command, and builds the library where nobody has said which one to test.
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -17,6 +17,18 @@ pub fn path() -> &'static Path {
         }
         None => build(),
     })
+}
+
+/// The `convoy` command: `CONVOY_COMMAND`, or the one that was built together with the library.
+pub fn command() -> PathBuf {
+    if let Some(path) = std::env::var_os("CONVOY_COMMAND") {
+        return path.into();
+    }
+    let beside = path().with_file_name("convoy");
+    let target = target_directory();
+    let places = [beside, target.join("release/convoy"), target.join("debug/convoy")];
+    let found = places.iter().find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("no convoy command: cargo build --release, or set CONVOY_COMMAND")).clone()
 }
 
 /// `target` as cargo laid it out around this executable: `<target>/<profile>/deps/<test>`.

@@ -38,9 +38,15 @@ pub(super) struct Host {
     pub(super) propose_at: Instant,
 }
 
+/// Both ends of a connection: programs, and their offers.
+pub(super) type Both = [(usize, u64); 2];
+
 struct LocalOffer {
     program: usize,
     id: u64,
+    uid: u32,
+    /// It may be joined with another user's.
+    join_users: bool,
     since: Instant,
     /// The rail that the policy wants for it.
     rail: Option<String>,
@@ -131,8 +137,13 @@ impl Engine {
         if !self.users.may_offer(uid, &self.broker.policy, now) {
             return self.decline(index, id, Reason::Limit);
         }
-        let offer = LocalOffer { program: index, id, since: now, rail, state: OfferState::Waiting };
+        let join_users = decision.join_users;
+        let offer =
+            LocalOffer { program: index, id, uid, join_users, since: now, rail, state: OfferState::Waiting };
         self.broker.local.insert(ends, offer);
+        if ends.local.ip() == ends.remote.ip() || ends.remote.ip().is_loopback() {
+            return self.meet_here(ends);
+        }
         // There may be a connection already while this side's own attempt is still on its way.
         let known = self.broker.session_for(ends.remote.ip()).map(|(_, peer)| Probe::Known(peer));
         match known.unwrap_or_else(|| self.peers.probe(ends.remote.ip())) {
@@ -143,6 +154,31 @@ impl Engine {
             Probe::Dialing => {}
             Probe::Unreachable | Probe::Busy => self.decline_ends(&ends, Reason::NoPeer),
         }
+    }
+
+    /// Joins two programs of this host that both want a connection, if they may be joined.
+    fn meet_here(&mut self, ends: Ends) {
+        let mirrored = Ends { local: ends.remote, remote: ends.local };
+        let (Some(one), Some(two)) = (self.broker.local.get(&ends), self.broker.local.get(&mirrored)) else {
+            return;
+        };
+        let waiting = [one, two].iter().all(|offer| offer.state == OfferState::Waiting);
+        let allowed = one.uid == two.uid || one.join_users && two.join_users;
+        if ends == mirrored || !waiting {
+            return;
+        }
+        if !allowed {
+            return [ends, mirrored].iter().for_each(|ends| self.decline_ends(ends, Reason::Policy));
+        }
+        let both = [(one.program, one.id), (two.program, two.id)];
+        for ends in [ends, mirrored] {
+            self.broker.local.remove(&ends);
+        }
+        self.join(both);
+    }
+
+    pub(super) fn decline_limit(&mut self, index: usize, id: u64) {
+        self.decline(index, id, Reason::Limit);
     }
 
     /// A program gives up an offer, answered or not.
@@ -350,7 +386,7 @@ impl Engine {
         }
     }
 
-    fn tell_program(&mut self, index: usize, message: protocol::Message) {
+    pub(super) fn tell_program(&mut self, index: usize, message: protocol::Message) {
         let sent = self.programs.get(index).and_then(Option::as_ref).map(|p| p.session.send(message, None));
         if sent == Some(false) {
             self.drop_program(index, "it does not take messages");

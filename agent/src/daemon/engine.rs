@@ -14,6 +14,7 @@ use super::users::Users;
 use super::wait::{Token, Waiter};
 use super::wire::Wire;
 use super::worth;
+use convoy_aggregator::batch::Control;
 use convoy_aggregator::gather::Thresholds;
 use convoy_control::peers::{Events, Peers};
 use convoy_control::policy::Policy;
@@ -81,6 +82,7 @@ pub(super) struct Engine {
     pub(super) batch: Vec<u8>,
     pub(super) block: Vec<u8>,
     pub(super) delivered: Vec<u32>,
+    pub(super) controls: Vec<Control>,
     /// Streams whose programs have something to look at.
     pub(super) touched: Vec<(usize, u32)>,
     /// Streams that end when their last batch has left.
@@ -142,6 +144,7 @@ impl Engine {
             batch: Vec::new(),
             block: Vec::new(),
             delivered: Vec::new(),
+            controls: Vec::new(),
             touched: Vec::new(),
             ending: Vec::new(),
         }

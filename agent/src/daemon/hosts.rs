@@ -5,7 +5,7 @@ use super::engine::{Engine, Rail};
 use super::large;
 use super::link::{BATCH_BYTES, BUFFERS, Link, LinkState, PLACE_BYTES, PLACES, RING_BYTES};
 use super::message::{Message, Places, from_hex, to_hex};
-use super::program::NO_LINK;
+use super::program::{NO_LINK, Origin};
 use super::sessions::Ends;
 use convoy_control::peers::{Event, PeerId};
 use convoy_control::policy::Spread;
@@ -266,7 +266,8 @@ impl Engine {
         self.counters.links_lost += 1;
         tracing::warn!(rail = self.rails[link.rail].fabric.name(), reason, "link lost");
         let held = self.programs.iter_mut().flatten().flat_map(|program| program.overflow.iter_mut());
-        held.filter(|held| held.link == index).for_each(|held| held.link = NO_LINK);
+        held.filter(|held| held.link() == index)
+            .for_each(|held| held.origin = Origin::Batch { link: NO_LINK, sequence: 0 });
         let lost = link.streams().map(|stream| (stream.program, stream.slot)).collect();
         self.lose_streams(lost);
     }

@@ -1,11 +1,12 @@
 //! A program of this host: its channel, what of its frames the other hosts have not got yet, its streams.
 
+use super::joint::Joint;
 use super::large::LARGE;
 use super::link::{PLACE_BYTES, StreamNumber};
 use convoy_aggregator::batch::Control;
 use convoy_aggregator::credit::MAX_WINDOW;
 use convoy_runtime::agent::server;
-use convoy_runtime::port::{JOINED, Lie, Line, Piece, Port, READY, RECOVERED, STAYS, Sent, SlotState};
+use convoy_runtime::port::{JOINED, Lie, Line, Piece, Port, READY, RECOVERED, STAYS, Sent, SlotState, WORTH};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
@@ -44,6 +45,8 @@ pub(crate) struct Slot {
     offer: u64,
     pub(crate) link: usize,
     pub(crate) stream: StreamNumber,
+    /// Its other end, when that is on this host.
+    pub(super) joint: Option<Joint>,
     /// What the other host was told of the program's line.
     told: Told,
     /// Bytes taken from the program, and how many it may send.
@@ -90,8 +93,23 @@ pub(crate) struct Held {
     pub(crate) generation: u8,
     pub(crate) bytes: Vec<u8>,
     pub(crate) done: usize,
-    pub(crate) link: usize,
-    pub(crate) sequence: u32,
+    pub(crate) origin: Origin,
+}
+
+/// Where bytes for a program came from, to be told when they have found room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Another host.
+    Batch { link: usize, sequence: u32 },
+    /// Another program of this host.
+    Frame { program: usize, serial: u64, frame: u64 },
+}
+
+/// Where a frame of a program goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Link(usize, StreamNumber),
+    Joint(Joint),
 }
 
 /// A frame on its way to a link.
@@ -167,6 +185,7 @@ impl Program {
             offer,
             link,
             stream,
+            joint: None,
             told: Told::default(),
             taken: 0,
             allowed: 0,
@@ -182,6 +201,7 @@ impl Program {
             there_passed: 0,
         });
         self.look_at_load(slot);
+        self.show_flags(slot);
         Some((slot, generation))
     }
 
@@ -209,9 +229,9 @@ impl Program {
         if let (Some(port), Some(known)) =
             (&self.port, self.slots.get(slot as usize).and_then(Option::as_ref))
         {
-            let joined = if known.there_flags & READY != 0 { JOINED } else { 0 };
-            let withheld = if known.worth { 0 } else { READY };
-            port.set_flags(slot, known.there_flags & !withheld | joined);
+            let joined = if known.there_flags & READY != 0 { JOINED | WORTH } else { 0 };
+            let (shown, withheld) = if known.worth { (WORTH, 0) } else { (0, READY) };
+            port.set_flags(slot, known.there_flags & !withheld | joined | shown);
         }
     }
 
@@ -225,7 +245,7 @@ impl Program {
 
     /// The next frame that the program has sent, with the stream it belongs to. Frames of streams that are closed are
     /// dropped.
-    pub(crate) fn next_frame(&mut self) -> Result<Option<(usize, StreamNumber, Taken)>, Lie> {
+    pub(crate) fn next_frame(&mut self) -> Result<Option<(Target, Taken)>, Lie> {
         loop {
             let Some(port) = &mut self.port else { return Ok(None) };
             let Some(frame) = port.next_frame()? else { return Ok(None) };
@@ -251,11 +271,8 @@ impl Program {
                 // Stays in the ring: the program sends it again through the kernel.
                 continue;
             }
-            return Ok(Some((
-                slot.link,
-                slot.stream,
-                Taken { piece: frame.piece, frame: number, large: false },
-            )));
+            let target = slot.joint.map_or(Target::Link(slot.link, slot.stream), Target::Joint);
+            return Ok(Some((target, Taken { piece: frame.piece, frame: number, large: false })));
         }
     }
 
@@ -299,13 +316,7 @@ impl Program {
     }
 
     /// Gives bytes to the program: true when all found room, otherwise the rest is held.
-    pub(crate) fn give(
-        &mut self,
-        slot: u32,
-        bytes: &[u8],
-        link: usize,
-        sequence: u32,
-    ) -> Result<bool, GiveError> {
+    pub(crate) fn give(&mut self, slot: u32, bytes: &[u8], origin: Origin) -> Result<bool, GiveError> {
         let Some(known) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return Ok(true) };
         known.given += bytes.len() as u64;
         if known.given > known.granted {
@@ -321,7 +332,7 @@ impl Program {
             }
         }
         let bytes = bytes[done..].to_vec();
-        self.overflow.push_back(Held { slot, generation, bytes, done: 0, link, sequence });
+        self.overflow.push_back(Held { slot, generation, bytes, done: 0, origin });
         Ok(false)
     }
 

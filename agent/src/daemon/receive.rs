@@ -3,7 +3,7 @@
 use super::engine::Engine;
 use super::large;
 use super::link::LinkState;
-use super::program::{GiveError, Program};
+use super::program::{GiveError, Origin, Program};
 use convoy_aggregator::batch::{Control, HEAD_BYTES, Head, Record, Records};
 use convoy_aggregator::link::UNIT;
 use convoy_fabric::Event;
@@ -179,7 +179,7 @@ impl Engine {
         let Some(stream) = link.stream(number) else { return Ok(true) };
         let (program, slot) = (stream.program, stream.slot);
         let Some(known) = self.programs.get_mut(program).and_then(Option::as_mut) else { return Ok(true) };
-        match known.give(slot, bytes, index, sequence) {
+        match known.give(slot, bytes, Origin::Batch { link: index, sequence }) {
             Ok(at_once) => {
                 if self.touched.last() != Some(&(program, slot)) {
                     self.touched.push((program, slot));
@@ -220,7 +220,7 @@ impl Engine {
     }
 
     /// The other end of a stream is closed. Said to the program after all bytes.
-    fn close_there(&mut self, index: usize, slot: u32) {
+    pub(super) fn close_there(&mut self, index: usize, slot: u32) {
         let Some(program) = self.programs[index].as_mut() else { return };
         let waits = program.overflow.iter().any(|held| held.slot == slot);
         let Some(known) = program.slot(slot) else { return };
@@ -264,6 +264,8 @@ impl Engine {
 
     /// A slot of a program may be used again.
     pub(super) fn free_slot(&mut self, index: usize, slot: u32) {
+        let joint = self.programs[index].as_mut().and_then(|p| p.slot(slot)).and_then(|known| known.joint);
+        self.part(joint);
         if let Some(program) = self.programs[index].as_mut() {
             program.free(slot);
             self.users.count_stream(program.session.uid, false);
@@ -306,9 +308,12 @@ impl Engine {
         if held.done < held.bytes.len() {
             return Some(false);
         }
-        let (slot, link, sequence) = (held.slot, held.link, held.sequence);
+        let (slot, origin) = (held.slot, held.origin);
         program.overflow.pop_front();
-        if let Some(link) = self.links.get_mut(link).and_then(Option::as_mut) {
+        self.finish_frame(origin);
+        if let Origin::Batch { link, sequence } = origin
+            && let Some(link) = self.links.get_mut(link).and_then(Option::as_mut)
+        {
             link.receive.hand_over(sequence);
             link.receive.delivered(sequence);
             link.owes = true;
@@ -344,7 +349,7 @@ impl Engine {
 
 impl Program {
     /// What the other end of a stream says. What the program would take for a lie of its channel is refused here.
-    fn hear(&mut self, slot: u32, control: Control) -> Result<(), &'static str> {
+    pub(super) fn hear(&mut self, slot: u32, control: Control) -> Result<(), &'static str> {
         let Some(known) = self.slot(slot) else { return Ok(()) };
         let generation = known.generation;
         known.check(control)?;

@@ -1,6 +1,7 @@
 //! Programs of this host: their connections to the agent, and what they say there.
 
 use super::engine::Engine;
+use super::joint::Joint;
 use super::program::{NO_LINK, Program};
 use super::wait::Token;
 use convoy_runtime::agent::protocol::{Message, Reason, VERSION};
@@ -202,6 +203,8 @@ impl Engine {
         for link in self.links.iter_mut().flatten() {
             link.forget_program(index);
         }
+        let joint: Vec<Joint> = program.streams().filter_map(|(_, slot)| slot.joint).collect();
+        self.lose_streams(joint);
         for (_, slot) in program.streams() {
             if let Some(link) = self.links.get_mut(slot.link).and_then(Option::as_mut) {
                 link.abandon(slot.stream);
@@ -216,6 +219,7 @@ impl Engine {
             let Some(known) = program.slot(slot) else { continue };
             known.lost = true;
             known.link = NO_LINK;
+            known.joint = None;
             let (generation, closed) = (known.generation, known.here_closed);
             if let Some(port) = &mut program.port {
                 port.publish();

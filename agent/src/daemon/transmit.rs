@@ -2,7 +2,7 @@
 
 use super::engine::Engine;
 use super::link::{BATCH_BYTES, Link, LinkState};
-use super::program::Program;
+use super::program::{Program, Target};
 use convoy_aggregator::batch::{Control, Head, Writer};
 use convoy_fabric::{Fabric, PostError, Source, Write};
 use convoy_runtime::port::{Lie, SlotState};
@@ -25,6 +25,8 @@ impl Engine {
                 any |= self.collect_from(index);
             }
         }
+        // Programs of this host have been given something by others.
+        self.wake_touched();
         any
     }
 
@@ -81,6 +83,14 @@ impl Engine {
         let Some((link, stream)) = program.slot(slot).map(|slot| (slot.link, slot.stream)) else {
             return false;
         };
+        if let Some(to) = program.slot(slot).and_then(|known| known.joint) {
+            let mut controls = core::mem::take(&mut self.controls);
+            let state = program.news(slot, |control| controls.push(control));
+            self.pass_news((index, slot), to, &controls);
+            controls.clear();
+            self.controls = controls;
+            return state == Some(SlotState::Closed);
+        }
         let link = self.links.get_mut(link).and_then(Option::as_mut);
         let state = match link {
             Some(link) => program.news(slot, |control| link.controls.push_back((stream, control))),
@@ -100,9 +110,11 @@ impl Engine {
         let Some(program) = self.programs[index].as_mut() else { return };
         let Some(known) = program.slot(slot) else { return };
         known.here_closed = true;
-        let (link, stream, lost) = (known.link, known.stream, known.lost);
+        let (link, stream, lost, joint) = (known.link, known.stream, known.lost, known.joint);
         if lost {
             program.finish_of(slot);
+        } else if let Some((other, there)) = joint {
+            self.close_there(other, there);
         } else if let Some(link) = self.links.get_mut(link).and_then(Option::as_mut) {
             link.close(stream);
         }
@@ -111,15 +123,23 @@ impl Engine {
 
     fn take_frames(&mut self, index: usize) -> Result<(), Lie> {
         let now = self.now_us;
-        let Some(program) = self.programs[index].as_mut() else { return Ok(()) };
+        let Some(program) = self.programs[index].as_ref() else { return Ok(()) };
         let mut bytes = 0;
-        while let Some((link, stream, taken)) = program.next_frame()? {
+        let uid = program.session.uid;
+        while let Some(program) = self.programs[index].as_mut()
+            && let Some((target, taken)) = program.next_frame()?
+        {
             bytes += u64::from(taken.piece.length);
-            if let Some(link) = self.links.get_mut(link).and_then(Option::as_mut) {
-                link.push(stream, taken, now);
+            match target {
+                Target::Link(link, stream) => {
+                    if let Some(link) = self.links.get_mut(link).and_then(Option::as_mut) {
+                        link.push(stream, taken, now);
+                    }
+                }
+                Target::Joint(to) => self.pass_frame(index, to, taken),
             }
         }
-        self.users.took(program.session.uid, bytes);
+        self.users.took(uid, bytes);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::agent::failover;
 use crate::agent::protocol::Message;
 use crate::registry::BELLS;
 use crate::shm::party::Recovery;
-use crate::shm::segment::{JOINED, STAYS, SlotState};
+use crate::shm::segment::{JOINED, STAYS, SlotState, WORTH};
 use crate::{bell, epoll, stats, sys, table};
 use convoy_aggregator::path::Path;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence};
@@ -240,6 +240,11 @@ impl Channel {
     /// Whether the other end has ever joined the stream, as far as this one knows.
     pub fn is_joined(&self, slot: u32) -> bool {
         self.peer_line(slot).flags.load(Ordering::Acquire) & JOINED != 0
+    }
+
+    /// Whether the agent finds the fabric worth it for a stream, or the other end already uses it.
+    pub fn is_worth(&self, slot: u32) -> bool {
+        slot >= self.party.slots() || self.peer_line(slot).flags.load(Ordering::Acquire) & WORTH != 0
     }
 
     /// Whether the agent says that the way of a stream is gone.

@@ -3,14 +3,32 @@
 use super::{forget_all, quiet, settle, start};
 use crate::agent::{failover, listener};
 use crate::channel::Channel;
-use crate::session::{self, SLOW};
+use crate::config::settings;
+use crate::session::{self, SLOW, Session};
 use crate::shm::party::Recovery;
+use crate::shm::segment::SlotState;
 use crate::socket::{Far, Socket, State};
 use crate::{agent, epoll, fork, inside, stats, table};
 use core::sync::atomic::Ordering;
 
-/// The agent has found the other end on another host.
-pub(super) fn finish(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) -> bool {
+/// The agent has found the other end on another host: the connection leaves the kernel when the agent finds that worth it.
+pub(super) fn consider(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) -> bool {
+    if agent::find().is_none() {
+        return false;
+    }
+    let channel = agent::channel_of(socket).filter(|channel| slot < channel.party.slots());
+    let Some(channel) =
+        channel.filter(|channel| channel.peer_line(slot).state(generation) == SlotState::Open)
+    else {
+        // To be offered again, perhaps to another agent.
+        agent::withdraw(index, socket);
+        socket.calls.store(0, Ordering::Relaxed);
+        return false;
+    };
+    channel.is_worth(slot) && finish(index, socket, fd, slot, generation)
+}
+
+fn finish(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) -> bool {
     if fork::held_elsewhere(socket) {
         agent::withdraw(index, socket);
         return false;
@@ -21,7 +39,7 @@ pub(super) fn finish(index: u32, socket: &Socket, fd: i32, slot: u32, generation
         return false;
     }
     let opened = Far::Opened { slot, generation };
-    let channel = agent::current().map(|agent| agent.channel).filter(|channel| {
+    let channel = agent::channel_of(socket).filter(|channel| {
         socket.far() == opened && slot < channel.party.slots() && channel.open_end(slot, generation)
     });
     let Some(channel) = channel else {
@@ -46,6 +64,26 @@ fn joined(channel: &Channel, slot: u32, generation: u8) {
     }
 }
 
+/// Calls that an end within this host waits for the other in the registry before the agent is asked, which joins users.
+const CALLS_BEFORE_AGENT: u32 = 64;
+
+/// The other end of a connection within this host does not come to the registry: it may be another user's.
+pub(super) fn ask_agent(index: u32, socket: &Socket, fd: i32, session: &Session) {
+    let calls = socket.calls.load(Ordering::Relaxed);
+    if calls < settings().promote_after.saturating_add(CALLS_BEFORE_AGENT)
+        || socket.asked.swap(true, Ordering::Relaxed)
+    {
+        return;
+    }
+    if let Some(_slow) = SLOW.try_lock()
+        && table::socket(fd) == Some(index)
+    {
+        agent::offer(session, index, socket, fd);
+    } else {
+        socket.asked.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Calls on a stream that has returned to the kernel between two offers of it.
 const CALLS_BETWEEN_OFFERS: u32 = 256;
 
@@ -61,7 +99,12 @@ pub fn leave_again(index: u32, socket: &Socket, fd: i32) {
 #[cold]
 fn again(index: u32, socket: &Socket, fd: i32) {
     match socket.far() {
-        Far::Opened { slot, generation } => rejoin(index, socket, fd, slot, generation),
+        Far::Opened { slot, generation } => {
+            let worth = agent::channel_of(socket).is_none_or(|channel| channel.is_worth(slot));
+            if worth {
+                rejoin(index, socket, fd, slot, generation);
+            }
+        }
         Far::Waiting => {}
         Far::Declined => socket.set_far(Far::None),
         Far::None => {
@@ -91,7 +134,7 @@ fn rejoin(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) {
         return;
     }
     let opened = Far::Opened { slot, generation };
-    let channel = agent::current().map(|agent| agent.channel).filter(|channel| {
+    let channel = agent::channel_of(socket).filter(|channel| {
         !old.sends_in_kernel(old_slot)
             && socket.far() == opened
             && slot < channel.party.slots()

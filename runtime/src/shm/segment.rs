@@ -143,6 +143,10 @@ pub const RECOVERED: u32 = 4;
 /// Flag of an agent's line: the other end has joined the stream, also while [`READY`] is withheld.
 pub const JOINED: u32 = 8;
 
+/// Flag of an agent's line: the stream is worth the fabric, or the other end already uses it; before, the program leaves its
+/// connection to the kernel.
+pub const WORTH: u32 = 16;
+
 /// What a side says about its end of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

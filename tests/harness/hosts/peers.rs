@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::world::{Host, World};
+use super::world::{Host, World, become_user};
 use super::{Program, until};
 
 /// A running pair.
@@ -38,13 +38,24 @@ pub struct Job {
     pub network: usize,
     /// With the IPv6 address.
     pub six: bool,
+    /// The server runs as this user.
+    pub server_user: Option<u32>,
 }
 
 impl Job {
     /// A scenario with options like `--bytes 100000`.
     pub fn new(program: &'static str, scenario: &'static str, connections: u64, options: &str) -> Self {
         let options = options.split_whitespace().map(str::to_owned).collect();
-        Self { program, scenario, options, connections, port: 7000, network: 0, six: false }
+        Self {
+            program,
+            scenario,
+            options,
+            connections,
+            port: 7000,
+            network: 0,
+            six: false,
+            server_user: None,
+        }
     }
 
     /// Another port.
@@ -65,6 +76,13 @@ impl Job {
     #[must_use]
     pub fn six(mut self) -> Self {
         self.six = true;
+        self
+    }
+
+    /// Another user for the server.
+    #[must_use]
+    pub fn server_user(mut self, user: u32) -> Self {
+        self.server_user = Some(user);
         self
     }
 
@@ -103,16 +121,26 @@ impl Job {
             all.extend(self.options.iter().map(String::as_str));
             all.into_iter().map(str::to_owned).collect::<Vec<_>>()
         };
-        let start = |host: Host<'w>, words: Vec<String>, name: &str, preloaded: bool| {
+        // Every user can read the copy.
+        let program = match self.server_user {
+            Some(_) => world.copied(self.program),
+            None => self.program.into(),
+        };
+        let start = |host: Host<'w>, words: Vec<String>, name: &str, preloaded: bool, user: Option<u32>| {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             let make = if preloaded { Host::command } else { Host::plain };
-            host.start(name, make(&host, self.program, &words))
+            let mut command = make(&host, &program, &words);
+            if let Some(user) = user {
+                become_user(&mut command, user, user);
+            }
+            host.start(name, command)
         };
-        let mut serving = start(server, arguments("--listen", &self.address(server)), "server", preloaded[0]);
+        let (listen, user) = (arguments("--listen", &self.address(server)), self.server_user);
+        let mut serving = start(server, listen, "server", preloaded[0], user);
         serving.says("listening");
         let mut words = arguments("--connect", address);
         words.extend(["--go".into(), go.display().to_string(), "--stop".into(), stop.display().to_string()]);
-        let client = start(client, words, "client", preloaded[1]);
+        let client = start(client, words, "client", preloaded[1], None);
         Pair { world, server: serving, client, connections: self.connections, go, stop }
     }
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
 use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -62,7 +62,7 @@ impl World {
         if mode != Mode::Native {
             // A build in the middle of a run must not change what runs, and every user must be able to read it.
             copy(library::path(), &world.path("libconvoy.so"));
-            copy(&command_path(), &world.path("convoy"));
+            copy(&library::command(), &world.path("convoy"));
         }
         Some(world)
     }
@@ -103,6 +103,13 @@ impl World {
         self.path(name)
     }
 
+    /// A copy of a program there.
+    pub(super) fn copied(&self, program: &str) -> PathBuf {
+        let place = self.path("program");
+        copy(Path::new(program), &place);
+        place
+    }
+
     /// Where programs and agents find each other.
     pub fn directory(&self) -> &Path {
         self.registry.path()
@@ -126,6 +133,11 @@ impl World {
         clear_settings(&mut command);
         command.env("CONVOY_DIR", self.directory()).args(["stat", "--json"]);
         command.args(pid.map(|pid| pid.to_string()));
+        // A user is shown its own processes.
+        let owner = pid.and_then(|pid| fs::metadata(format!("/proc/{pid}")).ok()).map(|about| about.uid());
+        if let Some(user) = owner.filter(|user| *user != 0) {
+            become_user(&mut command, user, user);
+        }
         let output = command.output().expect("convoy stat");
         fs::write(place.join("now.json"), output.stdout).expect("counters of a moment");
         Counters::read(&place)
@@ -280,22 +292,20 @@ impl<'w> Host<'w> {
     }
 }
 
+/// The command gives up its rights before it runs; it enters its host's namespace first, for which it needs them.
+pub fn become_user(command: &mut Command, user: u32, group: u32) {
+    let give_up = move || {
+        // SAFETY: no memory is involved.
+        let done = unsafe { libc::setgid(group) == 0 && libc::setuid(user) == 0 };
+        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: two system calls between fork and exec.
+    unsafe { command.pre_exec(give_up) };
+}
+
 fn copy(from: &Path, to: &Path) {
     // Whoever builds it just now is done in a moment.
     let copied = until(|| fs::copy(from, to).is_ok_and(|bytes| bytes > 0));
     assert!(copied, "cannot copy {}", from.display());
     fs::set_permissions(to, fs::Permissions::from_mode(0o755)).expect("chmod");
-}
-
-/// The `convoy` command: `CONVOY_COMMAND`, or the one that was built together with the library.
-fn command_path() -> PathBuf {
-    if let Some(path) = std::env::var_os("CONVOY_COMMAND") {
-        return path.into();
-    }
-    let beside = library::path().with_file_name("convoy");
-    let target = std::env::current_exe().expect("path of this executable");
-    let target = target.ancestors().nth(3).expect("a target directory").to_path_buf();
-    let places = [beside, target.join("release/convoy"), target.join("debug/convoy")];
-    let found = places.iter().find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("no convoy command: cargo build --release, or set CONVOY_COMMAND")).clone()
 }

@@ -12,3 +12,4 @@ mod networks;
 mod partly;
 mod programs;
 mod services;
+mod users;

@@ -2,10 +2,10 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use convoy_tests::arena::find;
+use convoy_tests::hosts::world::become_user;
 use convoy_tests::hosts::{Host, Plan, World};
 use convoy_tests::json::numbers;
 
@@ -17,15 +17,7 @@ fn as_postgres(command: &mut Command) {
     // SAFETY: a valid name; the result is copied before anybody else asks.
     let entry = unsafe { libc::getpwnam(name.as_ptr()).as_ref() };
     let entry = entry.expect("there is no user postgres: apt-get install postgresql");
-    // The command enters its host's namespace first, for which it needs root.
-    let (user, group) = (entry.pw_uid, entry.pw_gid);
-    let give_up = move || {
-        // SAFETY: no memory is involved.
-        let done = unsafe { libc::setgid(group) == 0 && libc::setuid(user) == 0 };
-        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-    };
-    // SAFETY: two system calls between fork and exec.
-    unsafe { command.pre_exec(give_up) };
+    become_user(command, entry.pw_uid, entry.pw_gid);
     command.env("PGUSER", "postgres").env("PGDATABASE", "postgres").env("PGCONNECT_TIMEOUT", "20");
 }
 
