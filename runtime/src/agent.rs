@@ -174,6 +174,8 @@ fn hear(message: Message, passed: [i32; sys::MOST_PASSED]) {
             return;
         }
         Message::Opened { id, slot, generation } => answer(id, Far::Opened { slot, generation }),
+        // A limit is there for a time: to be offered again.
+        Message::Declined { id, reason: Reason::Limit } => answer(id, Far::None),
         Message::Declined { id, reason } => {
             count(reason);
             answer(id, Far::Declined);
@@ -194,6 +196,7 @@ fn drop_descriptor(fd: i32) {
 fn answer(id: u64, far: Far) {
     let index = (id >> 32) as u32;
     if let Some(socket) = socket::at(index) {
+        socket.limited.store(far == Far::None, Ordering::Relaxed);
         socket.answer_far(id, far);
     }
 }
@@ -204,7 +207,7 @@ fn count(reason: Reason) {
         Reason::NoPeer => process.bypasses_no_peer_agent.add(1),
         Reason::Unmatched => process.bypasses_unmatched.add(1),
         Reason::Policy => process.bypasses_policy.add(1),
-        Reason::Limit => process.bypasses_memory.add(1),
+        Reason::Limit => {}
         Reason::Invalid => process.bypasses_not_tcp.add(1),
     }
 }

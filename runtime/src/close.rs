@@ -142,7 +142,7 @@ pub fn shutdown(fd: i32, how: i32) -> Handled {
         && how != libc::SHUT_RD
         && let Some((channel, slot)) = socket.stream()
     {
-        channel.send_through_kernel(slot);
+        channel.settle_before_shutdown(slot, socket.generation());
     }
     let result = sys::shutdown(fd, how).map(|()| 0);
     socket.hint.store(true, Ordering::Relaxed);

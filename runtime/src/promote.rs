@@ -40,6 +40,7 @@ fn attempt(index: u32, socket: &Socket, fd: i32) -> bool {
         return meets(index, socket, fd, offer);
     }
     match socket.far() {
+        Far::None if far::is_limited(socket) => return false,
         Far::None => {}
         Far::Waiting => return false,
         Far::Declined => {
@@ -133,6 +134,7 @@ fn enter(index: u32, socket: &Socket, fd: i32) -> bool {
         Refusal::NoSegment => process.bypasses_no_segment.add(1),
         Refusal::SelfConnected => process.bypasses_self_connected.add(1),
         Refusal::NotTcp => process.bypasses_not_tcp.add(1),
+        Refusal::Option => process.bypasses_option.add(1),
         Refusal::Later => return false,
     }
     forget_all(index, socket, fd);
@@ -147,6 +149,7 @@ enum Refusal {
     NoSegment,
     SelfConnected,
     NotTcp,
+    Option,
     /// Not now, perhaps at a later call.
     Later,
 }
@@ -168,6 +171,10 @@ fn meet(index: u32, socket: &Socket, fd: i32) -> Result<bool, Refusal> {
     }
     if position::consumed(fd).is_none() {
         return Err(Refusal::NotTcp);
+    }
+    if sys::has_option(fd, libc::SO_OOBINLINE) {
+        // Set before the connection was there, or inherited from the listener.
+        return Err(Refusal::Option);
     }
     let session = session::join(namespace(fd)).ok_or(Refusal::OtherHost)?;
     // A connection within the host has the same address at both ends, or loopback addresses.

@@ -51,6 +51,8 @@ pub struct Socket {
     pub peer_gone: AtomicBool,
     /// Index of the channel to the agent that the last offer went to.
     pub far_channel: AtomicU32,
+    /// The agent's policy has a limit, which was reached: not to be offered again soon.
+    pub limited: AtomicBool,
     /// The agent was asked for a connection within this host.
     pub asked: AtomicBool,
     /// Something was received since the last send: kept for streams to other hosts.
@@ -226,6 +228,7 @@ impl Socket {
         self.over.store(false, Ordering::Relaxed);
         self.shut.store(false, Ordering::Relaxed);
         self.asked.store(false, Ordering::Relaxed);
+        self.limited.store(false, Ordering::Relaxed);
         self.returned.store(false, Ordering::Relaxed);
         self.looked.store(0, Ordering::Relaxed);
         self.watch.store(0, Ordering::Relaxed);

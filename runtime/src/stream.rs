@@ -6,6 +6,7 @@ use crate::api::Handled;
 use crate::channel::send::Sent;
 use crate::channel::{Channel, Trouble};
 use crate::iov::{self, Cursor, EMPTY};
+use crate::shm::party::Recovery;
 use crate::socket::{self, Socket, State};
 use crate::wait::{self, spin};
 use crate::{agent, promote, stats, sys, table};
@@ -240,7 +241,8 @@ impl Call<'_> {
     #[inline]
     fn look_for_closed_peer(&self) {
         // On the kernel path the kernel says so itself.
-        if self.socket.peer_gone.load(Ordering::Relaxed) || !self.channel.sends_here(self.slot) {
+        let silent = || self.channel.recovery(self.slot) == Recovery::Quiet;
+        if self.socket.peer_gone.load(Ordering::Relaxed) || !self.channel.sends_here(self.slot) && !silent() {
             return;
         }
         if self.socket.look_due() || self.socket.hint.load(Ordering::Relaxed) {

@@ -63,7 +63,12 @@ pub fn readiness(fd: i32, socket: &Socket, channel: &Channel, slot: u32, wanted:
 
 fn kernel_part(fd: i32, socket: &Socket, channel: &Channel, slot: u32, kernel_wanted: i16) -> i16 {
     let may_end = channel.may_end(slot, socket.generation());
-    let mut state = kernel_state(fd, kernel_wanted);
+    let urgent = if channel.leads_to_agent() { libc::POLLPRI } else { 0 };
+    let mut state = kernel_state(fd, kernel_wanted | urgent);
+    if state & urgent != 0 && channel.note_mark(slot, fd) {
+        return 0;
+    }
+    state &= kernel_wanted | OVER;
     if state & OVER != 0 && !may_end {
         socket.over.store(true, Ordering::Relaxed);
         socket.hint.store(true, Ordering::Relaxed);
@@ -104,8 +109,8 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
         return Ok(());
     };
     let waiters = &channel.own_line(slot).receive_waiters;
-    channel.introduce(bell.number, bell.fd());
-    let placed = waiters.add_once(bell.number);
+    let introduced = channel.introduce(bell.number, bell.fd());
+    let placed = waiters.add_once(bell.number) && introduced;
     bell.doze();
     let over = socket.over.load(Ordering::Relaxed);
     let lifeline = if channel.watches_kernel(slot, socket.generation(), over) { fd } else { -1 };

@@ -36,6 +36,8 @@ pub(super) struct Host {
     pub(super) sessions: Vec<(PeerId, IpAddr)>,
     /// When links may be proposed again.
     pub(super) propose_at: Instant,
+    /// Rails of this host that have been linked with it.
+    pub(super) linked: Vec<usize>,
 }
 
 /// Both ends of a connection: programs, and their offers.
@@ -227,9 +229,7 @@ impl Engine {
 
     fn decline(&mut self, index: usize, id: u64, reason: Reason) {
         self.counters.offers_declined += 1;
-        if let Some(program) = self.programs.get(index).and_then(Option::as_ref) {
-            program.session.send(protocol::Message::Declined { id, reason }, None);
-        }
+        self.tell_program(index, protocol::Message::Declined { id, reason });
     }
 
     fn decline_ends(&mut self, ends: &Ends, reason: Reason) {
@@ -387,9 +387,8 @@ impl Engine {
     }
 
     pub(super) fn tell_program(&mut self, index: usize, message: protocol::Message) {
-        let sent = self.programs.get(index).and_then(Option::as_ref).map(|p| p.session.send(message, None));
-        if sent == Some(false) {
-            self.drop_program(index, "it does not take messages");
+        if let Some(program) = self.programs.get_mut(index).and_then(Option::as_mut) {
+            program.tell(message);
         }
     }
 

@@ -69,6 +69,7 @@ pub(super) struct Engine {
     /// Programs send, and when that is looked at next.
     busy: bool,
     next_look: Instant,
+    pub(super) looked: Instant,
     pub(super) board: Arc<Board>,
     /// The agent ends when no program was connected for so long, and when one last was.
     pub(super) idle_exit: Option<Duration>,
@@ -133,6 +134,7 @@ impl Engine {
             now_us: 0,
             busy: false,
             next_look: Instant::now(),
+            looked: Instant::now(),
             board: setup.board,
             idle_exit: setup.idle_exit,
             occupied: Instant::now(),
@@ -180,6 +182,8 @@ impl Engine {
                 if !rounds.is_multiple_of(ROUNDS_PER_LOOK) {
                     continue;
                 }
+                self.acknowledge();
+                self.tell_rest();
                 if self.look(Duration::ZERO) {
                     return;
                 }
@@ -222,8 +226,9 @@ impl Engine {
         if news {
             self.wake_programs_with_news();
         }
-        let overflow =
-            self.programs.iter().flatten().any(|program| !program.overflow.is_empty()) || throttled;
+        let waits = |program: &Program| !program.overflow.is_empty() || !program.outbox.is_empty();
+        let overflow = self.programs.iter().flatten().any(waits) || throttled;
+        self.tell_rest();
         let due = self.links.iter().flatten().filter_map(|link| link.gather.poll_timeout()).min();
         let due = due.map(|due| Duration::from_micros(due.saturating_sub(self.now_us).max(1)));
         let limit = match (news || !may_sleep, polled, overflow) {
@@ -233,6 +238,15 @@ impl Engine {
         };
         self.counters.sleeps += 1;
         self.look(limit)
+    }
+
+    /// Says what programs' sockets had no room for.
+    fn tell_rest(&mut self) {
+        for index in 0..self.programs.len() {
+            if self.programs[index].as_mut().is_some_and(|program| !program.tell_rest()) {
+                self.drop_program(index, "it does not take messages");
+            }
+        }
     }
 
     fn wake_programs_with_news(&mut self) {

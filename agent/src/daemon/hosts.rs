@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 
 /// Between two attempts to make links to an agent.
 const BETWEEN_PROPOSALS: Duration = Duration::from_secs(1);
+/// Between two attempts for a rail that has lost its link, while there are others.
+const BETWEEN_REPAIRS: Duration = Duration::from_secs(5);
+/// How long a batch may go unanswered.
+const SILENCE: Duration = Duration::from_secs(4);
 /// Sizes of a ring that a peer may offer.
 const RINGS: std::ops::RangeInclusive<u64> = 4 * BATCH_BYTES as u64..=1 << 30;
 
@@ -48,11 +52,14 @@ impl Engine {
 
     fn on_peer_message(&mut self, peer: PeerId, instance: u128, message: Message) {
         match message {
-            Message::Rail { token, provider, at, address, key, base, bytes, places } => {
+            Message::Rail { token, provider, at, address, key, base, bytes, again, places } => {
                 let target = RemoteMemory { key, base, bytes };
                 let places =
                     places.map(RemoteMemory::from).filter(|places| PLACES_THERE.contains(&places.bytes));
                 let Some(address) = from_hex(&address).filter(|_| RINGS.contains(&bytes)) else { return };
+                if again {
+                    self.lose_stale(instance, token, at);
+                }
                 self.on_rail(peer, instance, token, &provider, at, &address, target, places);
             }
             Message::NoRail { token } => self.on_no_rail(instance, token),
@@ -92,6 +99,7 @@ impl Engine {
             name,
             sessions: Vec::new(),
             propose_at: Instant::now(),
+            linked: Vec::new(),
         });
         host.sessions.push((peer, address));
         self.propose(instance);
@@ -114,23 +122,27 @@ impl Engine {
         }
     }
 
-    /// Proposes a link for each rail, if there are none and it is this side's to begin.
+    /// Proposes a link for each rail that has none, if it is this side's to begin: for all of them when there is no link,
+    /// otherwise for those that once had one.
     pub(super) fn propose(&mut self, instance: u128) {
-        let linked = self.links.iter().flatten().any(|link| link.host == instance);
+        let used: Vec<usize> =
+            self.links.iter().flatten().filter(|link| link.host == instance).map(|link| link.rail).collect();
         let now = Instant::now();
         let Some(host) = self.broker.hosts.get_mut(&instance) else { return };
         let Some((peer, address)) = host.sessions.first().copied() else { return };
-        if linked || self.instance > instance || now < host.propose_at {
+        if self.instance > instance || now < host.propose_at {
             return;
         }
-        host.propose_at = now + BETWEEN_PROPOSALS;
+        host.propose_at = now + if used.is_empty() { BETWEEN_PROPOSALS } else { BETWEEN_REPAIRS };
+        let linked = host.linked.clone();
+        let wanted = |rail: &usize| !used.contains(rail) && (used.is_empty() || linked.contains(rail));
+        let mut order: Vec<usize> = (0..self.rails.len()).filter(wanted).collect();
         // The one that leads to the other agent first: it is answered even when no network is the same.
-        let mut order: Vec<usize> = (0..self.rails.len()).collect();
         order.sort_by_key(|rail| !self.rails[*rail].is_near(Some(address)));
         for rail in order {
             let token = self.random();
             if let Some(index) = self.make_link(instance, rail, token) {
-                self.tell_rail(peer, index);
+                self.tell_rail(peer, index, linked.contains(&rail));
             }
         }
     }
@@ -161,7 +173,8 @@ impl Engine {
         Some(index)
     }
 
-    fn tell_rail(&self, peer: PeerId, index: usize) {
+    /// Proposes a link to the other agent, or answers its proposal; `again` when the rail had a link before.
+    fn tell_rail(&self, peer: PeerId, index: usize, again: bool) {
         let Some(link) = self.links[index].as_ref() else { return };
         let rail = &self.rails[link.rail];
         let ring = rail.fabric.remote(link.ring).unwrap_or_default();
@@ -173,6 +186,7 @@ impl Engine {
             key: ring.key,
             base: ring.base,
             bytes: ring.bytes,
+            again,
             places: link.places_here.and_then(|memory| rail.fabric.remote(memory)).map(Places::from),
         };
         self.send(peer, &message);
@@ -220,7 +234,7 @@ impl Engine {
             return self.lose_link(index, &error.to_string());
         }
         if !connects {
-            self.tell_rail(peer, index);
+            self.tell_rail(peer, index, false);
         }
     }
 
@@ -243,6 +257,15 @@ impl Engine {
         self.links.iter().position(|link| link.as_ref().is_some_and(of_token))
     }
 
+    /// The other agent has lost a link and makes a new one: this side may not have noticed yet.
+    fn lose_stale(&mut self, instance: u128, token: u64, at: Option<IpAddr>) {
+        let stale =
+            |link: &Link| link.host == instance && link.token != token && self.rails[link.rail].is_near(at);
+        if let Some(index) = self.links.iter().position(|link| link.as_ref().is_some_and(stale)) {
+            self.lose_link(index, "the other agent has lost it");
+        }
+    }
+
     /// The other agent has no rail for a proposed link.
     fn on_no_rail(&mut self, instance: u128, token: u64) {
         let Some(index) = self.link_of(instance, token) else { return };
@@ -254,8 +277,11 @@ impl Engine {
     pub(super) fn link_is_up(&mut self, index: usize) {
         let Some(link) = self.links[index].as_mut() else { return };
         link.state = LinkState::Up;
-        let instance = link.host;
-        tracing::info!(rail = self.rails[link.rail].fabric.name(), "link is up");
+        let (instance, rail) = (link.host, link.rail);
+        tracing::info!(rail = self.rails[rail].fabric.name(), "link is up");
+        if let Some(host) = self.broker.hosts.get_mut(&instance).filter(|host| !host.linked.contains(&rail)) {
+            host.linked.push(rail);
+        }
         self.meet_all(instance);
     }
 
@@ -294,8 +320,11 @@ impl Engine {
             let late = self.links[index].as_ref().is_some_and(|link| {
                 link.state != LinkState::Up && now.saturating_duration_since(link.since) > CONNECT_LIMIT
             });
+            let silent = self.links[index].as_mut().is_some_and(|link| link.is_silent(now, SILENCE));
             if late {
                 self.lose_link(index, "it does not come up");
+            } else if silent {
+                self.lose_link(index, "the other side does not answer");
             }
         }
     }

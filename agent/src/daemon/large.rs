@@ -43,9 +43,17 @@ impl Engine {
         let Some((program, piece)) = link.first_piece(number) else { return Ok(()) };
         let Some(program) = self.programs.get(program).and_then(Option::as_ref) else { return Ok(()) };
         let (Some(port), Some(block)) = (program.port.as_ref(), piece.block) else { return Ok(()) };
-        let taken = self.registrations.take(&mut self.rails, link.rail, program.serial, port);
-        let (Some((registration, memory)), Some(place)) = (taken, link.free_places.pop()) else {
+        let registered =
+            link.beside.then(|| self.registrations.take(&mut self.rails, link.rail, program.serial, port));
+        let Some((registration, memory)) = registered.flatten() else {
+            // Not tried again for each payload.
+            link.beside = false;
             link.send_in_batches(number);
+            return Ok(());
+        };
+        let Some(place) = link.free_places.pop() else {
+            self.registrations.done(&mut self.rails, registration);
+            link.large.push_front(number);
             return Ok(());
         };
         let length = piece.length as usize;

@@ -9,7 +9,7 @@ use convoy_aggregator::link::{ReceiveLink, SendLink};
 use convoy_fabric::{LinkId, MemoryId, RemoteMemory};
 use convoy_runtime::port::Piece;
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A stream's number on its link.
 pub(crate) type StreamNumber = u32;
@@ -61,6 +61,8 @@ pub(crate) struct Link {
     streams: Vec<Option<Stream>>,
     free_streams: VecDeque<StreamNumber>,
     fresh: u32,
+    /// Numbers that are not to be used yet, and since when.
+    resting: VecDeque<(Instant, StreamNumber)>,
     /// Streams with something to send, in turn.
     pub(crate) active: VecDeque<StreamNumber>,
     pub(crate) controls: VecDeque<(StreamNumber, Control)>,
@@ -74,6 +76,8 @@ pub(crate) struct Link {
     /// Batches that the peer will answer and has not: those with more than cursors. Others are not answered for their own
     /// sake, so nothing may wait for them.
     pub(crate) unanswered: VecDeque<u32>,
+    /// The oldest of them and when it was first seen to be so.
+    silent: Option<(u32, Instant)>,
     /// Switches of programs that were told in batches that are not consumed: batch, stream, number.
     pub(crate) announced: VecDeque<(u32, StreamNumber, u32)>,
     /// Batches with more than cursors have arrived and were not answered.
@@ -166,6 +170,7 @@ impl Link {
             streams: Vec::new(),
             free_streams: VecDeque::new(),
             fresh: 0,
+            resting: VecDeque::new(),
             active: VecDeque::new(),
             controls: VecDeque::new(),
             gather: Gather::new(thresholds),
@@ -175,6 +180,7 @@ impl Link {
             oldest: 0,
             spare: Vec::new(),
             unanswered: VecDeque::new(),
+            silent: None,
             announced: VecDeque::new(),
             owes: false,
             counters: LinkCounters::default(),
@@ -193,6 +199,9 @@ impl Link {
 
     /// A number that this side may hand out.
     pub(crate) fn next_stream(&mut self) -> Option<StreamNumber> {
+        while let Some((_, number)) = self.resting.pop_front_if(|(since, _)| since.elapsed() > REST) {
+            self.free_streams.push_back(number);
+        }
         if let Some(number) = self.free_streams.pop_front() {
             return Some(number);
         }
@@ -322,9 +331,14 @@ impl Link {
         self.sent.iter_mut().for_each(|frames| frames.retain(|(known, _)| *known != program));
     }
 
-    /// The program of a stream is gone without an orderly end.
+    /// The program of a stream is gone without an orderly end. What the other side has sent may still be on its way, so the
+    /// number is not used again for a while.
     pub(crate) fn abandon(&mut self, number: StreamNumber) {
         self.leave(number);
+        if let Some(place) = self.free_streams.iter().rposition(|free| *free == number) {
+            self.free_streams.remove(place);
+            self.resting.push_back((Instant::now(), number));
+        }
         self.controls.push_back((number, Control::Lost));
     }
 
@@ -366,6 +380,19 @@ impl Link {
         }
     }
 
+    /// Whether the oldest unanswered batch has been so for longer than `limit`.
+    pub(super) fn is_silent(&mut self, now: Instant, limit: Duration) -> bool {
+        let oldest = self.unanswered.front().copied();
+        match (oldest, self.silent) {
+            (Some(oldest), Some((known, since))) if oldest == known => {
+                return now.saturating_duration_since(since) > limit;
+            }
+            (Some(oldest), _) => self.silent = Some((oldest, now)),
+            (None, _) => self.silent = None,
+        }
+        false
+    }
+
     /// The next switch that the other host knows of, now that it has consumed all batches before `consumed`.
     pub(crate) fn next_heard(&mut self, consumed: u32) -> Option<(StreamNumber, u32)> {
         let (sequence, stream, number) = *self.announced.front()?;
@@ -382,4 +409,6 @@ impl Link {
     }
 }
 
+/// How long a number rests.
+const REST: Duration = Duration::from_secs(10);
 const MOST_STREAM: u32 = (1 << 22) - 1;

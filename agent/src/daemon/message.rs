@@ -20,6 +20,9 @@ pub(crate) enum Message {
         key: u64,
         base: u64,
         bytes: u64,
+        /// The rail has had a link to the receiver before, which is gone.
+        #[serde(default)]
+        again: bool,
         /// Where large payloads may be written beside the batches.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         places: Option<Places>,

@@ -5,7 +5,7 @@ use super::large::LARGE;
 use super::link::{PLACE_BYTES, StreamNumber};
 use convoy_aggregator::batch::Control;
 use convoy_aggregator::credit::MAX_WINDOW;
-use convoy_runtime::agent::server;
+use convoy_runtime::agent::{protocol, server};
 use convoy_runtime::port::{JOINED, Lie, Line, Piece, Port, READY, RECOVERED, STAYS, Sent, SlotState, WORTH};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -13,6 +13,8 @@ use std::os::fd::OwnedFd;
 /// One program that has connected.
 pub(crate) struct Program {
     pub(crate) session: server::Program,
+    /// What its socket had no room for.
+    pub(super) outbox: VecDeque<protocol::Message>,
     /// Never given twice.
     pub(crate) serial: u64,
     /// Nothing before its hello.
@@ -132,6 +134,7 @@ impl Program {
     pub(crate) fn new(session: server::Program, serial: u64, name: String) -> Self {
         Self {
             session,
+            outbox: VecDeque::new(),
             serial,
             port: None,
             doorbell: None,
@@ -144,6 +147,24 @@ impl Program {
             idle: 0,
             gone: false,
         }
+    }
+
+    /// Says something to the program, later if its socket is full.
+    pub(super) fn tell(&mut self, message: protocol::Message) {
+        if !self.outbox.is_empty() || !self.session.send(message, None) {
+            self.outbox.push_back(message);
+        }
+    }
+
+    /// Says what there was no room for; false when the program takes nothing and too much is waiting.
+    pub(super) fn tell_rest(&mut self) -> bool {
+        while let Some(message) = self.outbox.front() {
+            if !self.session.send(*message, None) {
+                break;
+            }
+            self.outbox.pop_front();
+        }
+        self.gone || self.outbox.len() < MOST_UNSAID
     }
 
     pub(crate) fn slot(&mut self, slot: u32) -> Option<&mut Slot> {
@@ -268,7 +289,10 @@ impl Program {
                 return Err(Lie);
             }
             if slot.lost {
-                // Stays in the ring: the program sends it again through the kernel.
+                // Stays in the ring: the program sends it again through the kernel, unless it is past that.
+                if port_says_recovered(self.port.as_ref(), frame.slot, frame.generation) {
+                    self.finish(number);
+                }
                 continue;
             }
             let target = slot.joint.map_or(Target::Link(slot.link, slot.stream), Target::Joint);
@@ -322,6 +346,9 @@ impl Program {
         if known.given > known.granted {
             return Err(GiveError::Credit);
         }
+        if self.gone || known.here_closed {
+            return Ok(true);
+        }
         let generation = known.generation;
         let Some(port) = &mut self.port else { return Ok(true) };
         let mut done = 0;
@@ -337,18 +364,36 @@ impl Program {
     }
 
     /// What of the program's line the other host does not know yet. The state is left to the caller.
-    pub(crate) fn news(&mut self, slot: u32, mut tell: impl FnMut(Control)) -> Option<SlotState> {
-        let known = self.slots.get_mut(slot as usize)?.as_mut()?;
-        let line = self.port.as_ref()?.line(slot, known.generation);
+    ///
+    /// # Errors
+    /// What it says cannot be.
+    pub(crate) fn news(
+        &mut self,
+        slot: u32,
+        mut tell: impl FnMut(Control),
+    ) -> Result<Option<SlotState>, Lie> {
+        let known = self.slots.get_mut(slot as usize).and_then(Option::as_mut);
+        let (Some(known), Some(port)) = (known, &self.port) else { return Ok(None) };
+        let line = port.line(slot, known.generation);
+        if !known.is_possible(&line) {
+            return Err(Lie);
+        }
         known.tell_switches(&line, &mut tell);
         known.tell_numbers(&line, &mut tell);
         let (state, recovered) = (line.state, line.flags & RECOVERED != 0 && known.lost);
         if recovered {
             self.finish_of(slot);
         }
-        Some(state)
+        Ok(Some(state))
     }
 }
+
+fn port_says_recovered(port: Option<&Port>, slot: u32, generation: u8) -> bool {
+    port.is_some_and(|port| port.line(slot, generation).flags & RECOVERED != 0)
+}
+
+/// Messages that may wait for room in a program's socket.
+const MOST_UNSAID: usize = 100_000;
 
 /// Most switches that are announced and not passed (see `convoy_aggregator::path`).
 const MOST_AHEAD: u32 = 2;
@@ -391,6 +436,15 @@ impl Slot {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether the program's line can be true: the other host would end the link for what it was told.
+    fn is_possible(&self, line: &Line) -> bool {
+        line.announced.wrapping_sub(self.there_passed) <= MOST_AHEAD
+            && line.announced.wrapping_sub(self.told.announced) <= MOST_AHEAD
+            && self.there_announced.wrapping_sub(line.passed) <= MOST_AHEAD
+            && line.passed.wrapping_sub(self.told.passed) <= MOST_AHEAD
+            && line.limit.saturating_sub(self.given) <= MAX_WINDOW
     }
 
     fn tell_switches(&mut self, line: &Line, tell: &mut impl FnMut(Control)) {

@@ -214,7 +214,15 @@ impl Engine {
             }
             _ => {}
         }
-        known.hear(slot, control)?;
+        if let Err(reason) = known.hear(slot, control) {
+            // Its own agent should have seen that: this stream is given up, the link goes on.
+            tracing::warn!(reason, "a stream of another host");
+            if let Some(link) = self.links[index].as_mut() {
+                link.abandon(number);
+            }
+            self.lose_streams(vec![(program, slot)]);
+            return Ok(());
+        }
         self.touched.push((program, slot));
         Ok(())
     }
@@ -310,14 +318,7 @@ impl Engine {
         }
         let (slot, origin) = (held.slot, held.origin);
         program.overflow.pop_front();
-        self.finish_frame(origin);
-        if let Origin::Batch { link, sequence } = origin
-            && let Some(link) = self.links.get_mut(link).and_then(Option::as_mut)
-        {
-            link.receive.hand_over(sequence);
-            link.receive.delivered(sequence);
-            link.owes = true;
-        }
+        self.hand_over(origin);
         let over = self.programs[index].as_mut().and_then(|program| {
             let waits = program.overflow.iter().any(|held| held.slot == slot);
             program.slot(slot).map(|known| known.there_closed && !waits)
@@ -326,6 +327,18 @@ impl Engine {
             self.say_closed(index, slot);
         }
         Some(true)
+    }
+
+    /// Bytes that were held are with their program, or nobody wants them any more.
+    pub(super) fn hand_over(&mut self, origin: Origin) {
+        self.finish_frame(origin);
+        if let Origin::Batch { link, sequence } = origin
+            && let Some(link) = self.links.get_mut(link).and_then(Option::as_mut)
+        {
+            link.receive.hand_over(sequence);
+            link.receive.delivered(sequence);
+            link.owes = true;
+        }
     }
 
     /// Publishes what programs were given and wakes those who wait for it.
@@ -366,11 +379,11 @@ impl Program {
         Ok(())
     }
 
-    fn ask_for_kernel(&self, slot: u32, generation: u8) {
+    fn ask_for_kernel(&mut self, slot: u32, generation: u8) {
         if let Some(port) = &self.port {
             Port::set_state(port, slot, generation, SlotState::WantsKernel);
             let message = convoy_runtime::agent::protocol::Message::Recall { slot, generation };
-            let _ = self.session.send(message, None);
+            self.tell(message);
         }
     }
 }

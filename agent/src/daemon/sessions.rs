@@ -90,17 +90,13 @@ impl Engine {
                 match self.ends_of(socket) {
                     Some(ends) => self.offer(index, id, ends),
                     None => {
-                        if let Some(program) = self.programs[index].as_ref() {
-                            program.session.send(Message::Declined { id, reason: Reason::Invalid }, None);
-                        }
+                        self.tell_program(index, Message::Declined { id, reason: Reason::Invalid });
                     }
                 }
                 Ok(())
             }
             (Message::Ping, ..) => {
-                if let Some(program) = self.programs[index].as_ref() {
-                    program.session.send(Message::Ping, None);
-                }
+                self.tell_program(index, Message::Ping);
                 Ok(())
             }
             (Message::Withdraw { id }, ..) => {
@@ -167,6 +163,9 @@ impl Engine {
         program.awake = true;
         self.withdraw_all(index);
         self.collect_from(index);
+        let Some(program) = self.programs[index].as_mut() else { return };
+        let held = core::mem::take(&mut program.overflow);
+        held.iter().for_each(|held| self.hand_over(held.origin));
         let Some(program) = self.programs[index].as_ref() else { return };
         let open: Vec<u32> =
             program.streams().filter(|(_, slot)| !slot.here_closed).map(|(slot, _)| slot).collect();
@@ -203,6 +202,7 @@ impl Engine {
         for link in self.links.iter_mut().flatten() {
             link.forget_program(index);
         }
+        program.overflow.iter().for_each(|held| self.hand_over(held.origin));
         let joint: Vec<Joint> = program.streams().filter_map(|(_, slot)| slot.joint).collect();
         self.lose_streams(joint);
         for (_, slot) in program.streams() {
@@ -226,7 +226,9 @@ impl Engine {
                 port.set_state(slot, generation, SlotState::Lost);
             }
             self.touched.push((index, slot));
-            program.session.send(Message::Lost { slot, generation }, None);
+            program.tell(Message::Lost { slot, generation });
+            // It may have returned to the kernel before this agent knew why.
+            let _ = program.news(slot, |_| {});
             if closed {
                 program.finish_of(slot);
                 self.end_if_over(index, slot);

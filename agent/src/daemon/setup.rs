@@ -18,6 +18,7 @@ use convoy_fabric::libfabric::{self, Placement, RailInfo, discover};
 use convoy_runtime::agent::server::{self, Server};
 use convoy_runtime::config::{self, Fabric, Gather, Settings};
 use if_addrs::IfAddr;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::HashMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -91,6 +92,7 @@ fn start_log(settings: &Settings) {
 impl Setup {
     fn new(options: &Options, settings: &Settings) -> Result<(Self, Served), Failure> {
         check_metrics(options)?;
+        raise_descriptor_limit();
         let network = server::network_of(None).map_err(|error| {
             cannot(format!("this kernel does not tell network namespaces apart (Linux 5.14 does): {error}"))
         })?;
@@ -208,6 +210,13 @@ fn prefixes() -> HashMap<IpAddr, u32> {
         IfAddr::V6(v6) => v6.netmask.to_bits().leading_ones(),
     };
     interfaces.iter().map(|interface| (interface.ip(), prefix(&interface.addr))).collect()
+}
+
+/// One descriptor for each bell of each program: as many as there may be.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Without them, programs whose bells cannot be taken look by the clock.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// What this host calls itself.

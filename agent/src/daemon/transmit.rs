@@ -3,7 +3,7 @@
 use super::engine::Engine;
 use super::link::{BATCH_BYTES, Link, LinkState};
 use super::program::{Program, Target};
-use convoy_aggregator::batch::{Control, Head, Writer};
+use convoy_aggregator::batch::{Control, HEAD_BYTES, Head, Writer};
 use convoy_fabric::{Fabric, PostError, Source, Write};
 use convoy_runtime::port::{Lie, SlotState};
 
@@ -13,6 +13,8 @@ const QUANTUM: usize = 8 << 10;
 const EAGER: usize = 3;
 /// Batches that arrived before an answer is sent for its own sake, while there is work to do.
 const MOST_UNTOLD: u32 = 2;
+/// Bytes of the peer's ring that are kept for answers.
+const ANSWERS: usize = 8 << 10;
 /// Writes that a turn may post, beside those on their way.
 const RESERVE: usize = 8;
 
@@ -61,7 +63,7 @@ impl Engine {
         }
         let mut closed = false;
         for slot in &changed {
-            closed |= self.tell_news(index, *slot);
+            closed |= self.tell_news(index, *slot)?;
         }
         self.take_frames(index)?;
         if closed {
@@ -78,25 +80,25 @@ impl Engine {
     }
 
     /// Tells the other host what a program has changed in a line; true when the program has closed its end.
-    pub(super) fn tell_news(&mut self, index: usize, slot: u32) -> bool {
-        let Some(program) = self.programs[index].as_mut() else { return false };
+    fn tell_news(&mut self, index: usize, slot: u32) -> Result<bool, Lie> {
+        let Some(program) = self.programs[index].as_mut() else { return Ok(false) };
         let Some((link, stream)) = program.slot(slot).map(|slot| (slot.link, slot.stream)) else {
-            return false;
+            return Ok(false);
         };
         if let Some(to) = program.slot(slot).and_then(|known| known.joint) {
             let mut controls = core::mem::take(&mut self.controls);
-            let state = program.news(slot, |control| controls.push(control));
+            let state = program.news(slot, |control| controls.push(control))?;
             self.pass_news((index, slot), to, &controls);
             controls.clear();
             self.controls = controls;
-            return state == Some(SlotState::Closed);
+            return Ok(state == Some(SlotState::Closed));
         }
         let link = self.links.get_mut(link).and_then(Option::as_mut);
         let state = match link {
             Some(link) => program.news(slot, |control| link.controls.push_back((stream, control))),
             None => program.news(slot, |_| {}),
         };
-        state == Some(SlotState::Closed)
+        Ok(state? == Some(SlotState::Closed))
     }
 
     fn close_if_closed(&mut self, index: usize, slot: u32) {
@@ -179,10 +181,11 @@ impl Engine {
         let batches = usize::from(wanted) + usize::from(large);
         let fits = BATCH_BYTES.min(limits.write);
         if link.send.in_flight() + link.writing.len() + RESERVE >= limits.depth
-            || !link.send.has_room(fits * batches)
+            || !link.send.has_room(fits * batches + ANSWERS)
             || link.free_buffers.len() < batches
         {
-            return false;
+            // Both sides may be full: an answer has room of its own.
+            return (answer || untold) && self.send_answer(index);
         }
         let mut sent = Ok(());
         if wanted {
@@ -192,6 +195,22 @@ impl Engine {
             sent = self.write_large(index).and_then(|()| self.send_batch(index, false));
         }
         if let Err(reason) = sent {
+            self.lose_link(index, &reason);
+        }
+        true
+    }
+
+    /// Answers without anything else.
+    fn send_answer(&mut self, index: usize) -> bool {
+        let Some(link) = self.links[index].as_mut() else { return false };
+        let rail = &mut self.rails[link.rail];
+        if link.send.in_flight() + link.writing.len() >= rail.limits.depth || !link.send.has_room(HEAD_BYTES)
+        {
+            return false;
+        }
+        self.scratch.resize(HEAD_BYTES, 0);
+        let built = build(link, &mut self.programs, &mut self.scratch, self.now_us);
+        if let Err(reason) = post(link, rail.fabric.as_mut(), built, Some(&self.scratch), false) {
             self.lose_link(index, &reason);
         }
         true
@@ -251,10 +270,11 @@ fn build(link: &mut Link, programs: &mut [Option<Program>], room: &mut [u8], now
         }
         link.controls.pop_front();
     }
-    let early = core::iter::from_fn(|| link.receive.next_early());
-    early.for_each(|sequence| {
+    while writer.room() > 0
+        && let Some(sequence) = link.receive.next_early()
+    {
         let _ = writer.delivered(sequence);
-    });
+    }
     let before = link.pending_bytes;
     // A switch is told before the bytes behind it.
     let told = link.controls.is_empty() && link.name_places(&mut writer, &mut frames);

@@ -65,6 +65,12 @@ impl Traffic {
         true
     }
 
+    /// As much of it as fell into one period of the time `since` the last look.
+    fn in_one_period(self, since: Duration) -> Self {
+        let periods = (since.as_micros() / PERIOD.as_micros()).max(1) as u64;
+        Self { lone: self.lone / periods, streamed: self.streamed / periods, ..self }
+    }
+
     fn messages(self) -> u64 {
         self.lone + self.streamed
     }
@@ -126,6 +132,7 @@ impl Worth {
 impl Engine {
     /// Looks at what programs send, and decides which streams travel by the fabric. True when anything was sent.
     pub(super) fn judge(&mut self) -> bool {
+        let since = self.now.saturating_duration_since(core::mem::replace(&mut self.looked, self.now));
         let mut any = false;
         for index in 0..self.links.len() {
             let Some(link) = self.links[index].as_mut().filter(|link| link.state == LinkState::Up) else {
@@ -146,7 +153,7 @@ impl Engine {
             }
             large.sort_unstable();
             any |= traffic.messages() > 0 || !large.is_empty();
-            let gathers = link.worth.look(traffic);
+            let gathers = link.worth.look(traffic.in_one_period(since));
             for stream in link.streams() {
                 let Some(program) = self.programs.get_mut(stream.program).and_then(Option::as_mut) else {
                     continue;

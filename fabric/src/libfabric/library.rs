@@ -85,6 +85,9 @@ fn load() -> Result<Library, Error> {
     preset(c"FI_UNIVERSE_SIZE", c"127");
     // libinfinipath, below the provider psm, else takes SIGTERM and SIGINT for itself and ends the process with status 1.
     preset(c"IPATH_NO_BACKTRACE", c"1");
+    // Its cache of registrations finds by address what was registered before, and misses that memory was unmapped by a system
+    // call of ours: the next mapping there would be written from the pages of the last.
+    preset(c"FI_MR_CACHE_MAX_COUNT", c"0");
     let name = CString::from(c"libfabric.so.1");
     // SAFETY: loading runs the library's initializers, which expect nothing of this program.
     let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };

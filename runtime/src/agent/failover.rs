@@ -76,7 +76,7 @@ pub fn note(channel: &Channel, slot: u32) {
     if !channel.is_open(slot) || !channel.party.stream(slot).begin_recovery(Recovery::None) {
         return;
     }
-    if channel.is_joined(slot) {
+    if channel.is_joined(slot) && !channel.is_settled(slot) {
         REQUESTS.lock().push((channel.index, slot));
     } else {
         end(channel, slot, Recovery::Quiet);
@@ -90,6 +90,10 @@ pub fn answer(channel: &Channel, slot: u32) {
         REQUESTS.lock().push((channel.index, slot));
         super::listener::wake();
     }
+}
+
+pub(super) fn has_requests() -> bool {
+    !REQUESTS.lock().is_empty()
 }
 
 /// The streams that are returning, kept by the listener.
@@ -171,8 +175,12 @@ impl Returning {
         let fd = sys::fcntl(socket.fd.load(Ordering::Relaxed), libc::F_DUPFD_CLOEXEC, 0).ok()?;
         let fd = table::adopt(fd as i32).ok()?;
         let generation = socket.generation();
-        let received = channel.stop_receiving(slot, generation)?;
-        let (own, retained) = channel.stop_sending(slot, generation, received)?;
+        let received = channel.stop_receiving(slot, generation);
+        let stopped = received.and_then(|received| channel.stop_sending(slot, generation, received));
+        let Some((own, retained)) = stopped else {
+            table::abandon(fd);
+            return None;
+        };
         Some(Self {
             channel,
             slot,
@@ -251,6 +259,10 @@ impl Returning {
             let part = iov::single(&raw mut byte, 1);
             // SAFETY: one writable byte.
             let taken = unsafe { sys::recvmsg(self.fd, &part, 1, libc::MSG_OOB | libc::MSG_DONTWAIT) };
+            if taken == Err(libc::EAGAIN) {
+                // Announced, and still on its way.
+                return Step::Waits;
+            }
             if taken != Ok(1) || byte != MARK {
                 return Step::Failed;
             }

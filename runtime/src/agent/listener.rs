@@ -4,7 +4,7 @@
 //! outside of its work, and a child starts its own when it needs one.
 
 use super::Agent;
-use super::failover::Failover;
+use super::failover::{self, Failover};
 use super::protocol::{BYTES, Message};
 use crate::background::Background;
 use crate::channel::{self, Channel};
@@ -17,6 +17,8 @@ const LOOK_S: i64 = 20;
 const PING_S: i64 = 1;
 /// An agent that does not answer for so long is as good as gone.
 const OVERDUE_NS: u64 = 4_000_000_000;
+/// How long a thread may still use the way to an agent that is gone.
+const LINGER_NS: u64 = 10_000_000_000;
 /// Between two steps of streams that return to the kernel, where no descriptor tells.
 const BUSY_NS: i64 = 2_000_000;
 
@@ -56,9 +58,30 @@ fn waker() -> i32 {
 }
 
 fn run() {
-    let mut failover = Failover::default();
-    let mut ping = Ping::default();
+    let mut state = State::default();
     loop {
+        hear_until_idle(&mut state);
+        THREAD.end();
+        // A request that came at the last moment found the thread there.
+        if !failover::has_requests() || !THREAD.end_is_off() {
+            return;
+        }
+    }
+}
+
+/// What the thread keeps.
+#[derive(Default)]
+struct State {
+    failover: Failover,
+    ping: Ping,
+    /// Ways to agents that are gone: closed when no thread can be at them any more.
+    closing: Vec<(u64, &'static Channel)>,
+}
+
+fn hear_until_idle(state: &mut State) {
+    let State { failover, ping, closing } = state;
+    loop {
+        close_lost(closing);
         let ways: Vec<_> = channel::all().filter_map(|channel| Some((channel, channel.way()?))).collect();
         let mut set: Vec<_> = ways
             .iter()
@@ -69,7 +92,7 @@ fn run() {
                 libc::pollfd { fd: way.socket.load(Ordering::Relaxed), events, revents: 0 }
             })
             .collect();
-        if set.is_empty() && failover.is_idle() {
+        if set.is_empty() && failover.is_idle() && closing.is_empty() {
             break;
         }
         let sockets = set.len();
@@ -78,7 +101,7 @@ fn run() {
         let busy = !failover.is_idle();
         let streams =
             channel::all().any(|channel| is_own(channel) && channel.streams.load(Ordering::Relaxed) > 0);
-        let mut limit = match (busy, streams) {
+        let mut limit = match (busy, streams || !closing.is_empty()) {
             (true, _) => libc::timespec { tv_sec: 0, tv_nsec: BUSY_NS },
             (false, true) => libc::timespec { tv_sec: PING_S, tv_nsec: 0 },
             (false, false) => libc::timespec { tv_sec: LOOK_S, tv_nsec: 0 },
@@ -112,7 +135,23 @@ fn run() {
         }
         failover.work();
     }
-    THREAD.end();
+}
+
+/// Closes the descriptors of ways that were lost a while ago.
+fn close_lost(closing: &mut Vec<(u64, &'static Channel)>) {
+    let now = sys::now_ns();
+    for channel in channel::all().filter(|channel| channel.is_to_be_closed()) {
+        if !closing.iter().any(|(_, known)| core::ptr::eq(*known, channel)) {
+            closing.push((now + LINGER_NS, channel));
+        }
+    }
+    closing.retain(|(when, channel)| {
+        let due = now >= *when;
+        if due {
+            channel.close_way();
+        }
+        !due
+    });
 }
 
 /// Whether the agent answers: it may be stopped.

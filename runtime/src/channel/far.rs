@@ -4,11 +4,11 @@
 
 use super::Channel;
 use super::sort::Wakes;
-use crate::agent::failover;
 use crate::agent::protocol::Message;
+use crate::agent::{failover, listener};
 use crate::registry::BELLS;
 use crate::shm::party::Recovery;
-use crate::shm::segment::{JOINED, STAYS, SlotState, WORTH};
+use crate::shm::segment::{JOINED, STAYS, SideLine, SlotState, WORTH};
 use crate::{bell, epoll, stats, sys, table};
 use convoy_aggregator::path::Path;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence};
@@ -43,15 +43,18 @@ impl Way {
     }
 
     /// A thread is going to wait by this bell: the agent must be able to ring it.
-    fn introduce(&self, number: u16, fifo: i32) {
-        let Some(word) = self.bells.get(number as usize / 64) else { return };
+    /// False when the agent could not be told.
+    fn introduce(&self, number: u16, fifo: i32) -> bool {
+        let Some(word) = self.bells.get(number as usize / 64) else { return false };
         let bit = 1 << (number % 64);
         if word.load(Ordering::Relaxed) & bit == 0 {
             let message = Message::Bell { number }.encode();
-            if sys::unix_send(self.socket.load(Ordering::Relaxed), &message, &[fifo]).is_ok() {
-                word.fetch_or(bit, Ordering::Relaxed);
+            if sys::unix_send(self.socket.load(Ordering::Relaxed), &message, &[fifo]).is_err() {
+                return false;
             }
+            word.fetch_or(bit, Ordering::Relaxed);
         }
+        true
     }
 }
 
@@ -90,7 +93,9 @@ impl Channel {
     #[inline]
     pub fn reaches_kernel(&self, slot: u32, fd: i32) -> bool {
         self.way.is_some()
+            && self.own_line(slot).passed.load(Ordering::Relaxed) & 1 == 1
             && self.switch_pending(slot)
+            && self.recovery(slot) == Recovery::None
             && self.receive_path(slot, fd).is_ok_and(|path| path == Path::Kernel)
     }
 
@@ -115,10 +120,16 @@ impl Channel {
     }
 
     /// A thread is going to wait for a stream by this bell.
+    /// False when it cannot: then the thread must look by itself now and then.
     #[inline]
-    pub fn introduce(&self, number: u16, fifo: i32) {
-        if let Some(way) = &self.way {
-            way.introduce(number, fifo);
+    pub fn introduce(&self, number: u16, fifo: i32) -> bool {
+        match &self.way {
+            None => true,
+            Some(way) => {
+                // A forked child hears only by a listener of its own that the agent is gone.
+                listener::running();
+                way.introduce(number, fifo)
+            }
         }
     }
 
@@ -228,6 +239,8 @@ impl Channel {
     pub fn lose_agent(&self) {
         if let Some(way) = &self.way {
             way.lost.store(true, Ordering::SeqCst);
+            // An agent that was only slow learns of it, too.
+            let _ = sys::shutdown(way.socket.load(Ordering::Relaxed), libc::SHUT_RDWR);
             let open = |slot: &u32| {
                 let socket = self.socket_of(*slot).checked_sub(1).and_then(crate::socket::at);
                 // Of one whose other end has closed everything is here.
@@ -235,6 +248,47 @@ impl Channel {
             };
             (0..self.party.slots()).filter(open).for_each(|slot| failover::note(self, slot));
         }
+    }
+
+    /// Whether the agent is gone and the descriptors of the way to it are still open.
+    pub fn is_to_be_closed(&self) -> bool {
+        let open = |way: &Way| way.lost.load(Ordering::Relaxed) && way.socket.load(Ordering::Relaxed) >= 0;
+        self.way.as_ref().is_some_and(open)
+    }
+
+    /// Closes them; no thread uses them any more.
+    pub fn close_way(&self) {
+        let Some(way) = &self.way else { return };
+        for fd in [&way.socket, &way.doorbell] {
+            let fd = fd.swap(-1, Ordering::SeqCst);
+            if fd >= 0 {
+                table::abandon(fd);
+            }
+        }
+    }
+
+    /// The program is about to end what this end sends. On the way to another host the other direction is brought back to the
+    /// kernel as well, because an end that cannot send any more cannot settle a loss.
+    pub fn settle_before_shutdown(&self, slot: u32, generation: u8) {
+        let start = sys::now_ns();
+        while self.recovery(slot) == Recovery::Running && sys::now_ns() - start < GIVE_UP_NS {
+            sys::sleep_ns(NAP_NS);
+        }
+        self.send_through_kernel(slot);
+        if self.leads_to_agent() && self.recovery(slot) == Recovery::None {
+            self.own_line(slot).set_state(generation, SlotState::WantsKernel);
+            self.changed(slot);
+        }
+    }
+
+    /// Whether both directions are on the kernel for good, and both ends know it.
+    pub fn is_settled(&self, slot: u32) -> bool {
+        let (own, peer) = (self.own_line(slot), self.peer_line(slot));
+        let stays = |line: &SideLine| line.flags.load(Ordering::Acquire) & STAYS != 0;
+        let followed = |sender: &SideLine, receiver: &SideLine| {
+            sender.announced.load(Ordering::Acquire) == receiver.passed.load(Ordering::Acquire)
+        };
+        stays(own) && stays(peer) && followed(own, peer) && followed(peer, own)
     }
 
     /// Whether the other end has ever joined the stream, as far as this one knows.

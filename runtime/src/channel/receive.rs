@@ -133,11 +133,16 @@ impl Channel {
     pub fn read_beneath<T>(
         &self,
         slot: u32,
+        generation: u8,
         fd: i32,
         read: impl FnOnce(u64) -> T,
     ) -> Result<Option<T>, Trouble> {
         let _section = Section::new();
         let guard = self.lock_receiving()?;
+        // The socket may have got another stream meanwhile.
+        if !guard.stream(slot).open || guard.stream(slot).generation != generation {
+            return Err(Trouble::Closed);
+        }
         let mut wakes = Wakes::default();
         // Before the path: see aggregator::path on why the order matters.
         let queued = position::readable(fd);

@@ -85,6 +85,10 @@ impl Channel {
         // Published and not rung must not be the end of it.
         let _section = Section::new();
         let guard = self.lock_sending()?;
+        let stream = guard.stream(slot);
+        if stream.generation != generation || self.party.stream(slot).open.load(Ordering::Relaxed) == 0 {
+            return Err(Trouble::Closed);
+        }
         // Under the lock: whoever brings the stream back has counted what was sent before.
         match self.recovery(slot) {
             Recovery::None => {}
@@ -93,10 +97,6 @@ impl Channel {
                 self.enter_kernel_send(slot);
                 return Ok(Sent::Kernel);
             }
-        }
-        let stream = guard.stream(slot);
-        if stream.generation != generation || self.party.stream(slot).open.load(Ordering::Relaxed) == 0 {
-            return Err(Trouble::Closed);
         }
         if self.recalled(slot, stream) {
             return Ok(Sent::Recalled(0));

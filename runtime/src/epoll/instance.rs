@@ -175,14 +175,12 @@ impl Instance {
         for index in notes.drain(..) {
             let Some(socket) = socket::at(index) else { continue };
             socket.told.store(false, Ordering::Release);
+            // An agent's news may be about room.
+            let far = socket.stream().is_some_and(|(channel, _)| channel.leads_to_agent());
             match socket.watch.load(Ordering::Relaxed) {
                 0 => {}
-                MANY => state.descriptors_of(index).into_iter().for_each(|fd| state.news(fd, false)),
-                mark => {
-                    // An agent's news may be about room.
-                    let far = socket.stream().is_some_and(|(channel, _)| channel.leads_to_agent());
-                    state.news(mark as u32 as i32, far);
-                }
+                MANY => state.descriptors_of(index).into_iter().for_each(|fd| state.news(fd, far)),
+                mark => state.news(mark as u32 as i32, far),
             }
         }
     }

@@ -64,6 +64,15 @@ fn joined(channel: &Channel, slot: u32, generation: u8) {
     }
 }
 
+/// Calls between two offers of a connection beyond a limit.
+const CALLS_BEYOND_LIMIT: u32 = 1024;
+
+/// Whether a connection is beyond a limit of the agent's policy, and was offered lately.
+pub(super) fn is_limited(socket: &Socket) -> bool {
+    socket.limited.load(Ordering::Relaxed)
+        && !socket.calls.load(Ordering::Relaxed).is_multiple_of(CALLS_BEYOND_LIMIT)
+}
+
 /// Calls that an end within this host waits for the other in the registry before the agent is asked, which joins users.
 const CALLS_BEFORE_AGENT: u32 = 64;
 

@@ -21,7 +21,7 @@ impl Call<'_> {
             _ => Mode::Take,
         };
         let whole = self.flags & libc::MSG_WAITALL != 0 && mode != Mode::Peek;
-        let mut total = 0;
+        let (mut total, mut waited) = (0, false);
         loop {
             match self.receive_once(target, mode) {
                 Ok(Some(0)) => return Ok(total),
@@ -36,6 +36,11 @@ impl Call<'_> {
                 Ok(None) if total > 0 && (!whole || self.nonblocking()) => return Ok(total),
                 Ok(None) if self.nonblocking() => return Err(libc::EAGAIN),
                 Ok(None) => {
+                    // Woken for nothing: the kernel side has more to say than how many bytes there are.
+                    if waited {
+                        self.socket.hint.store(true, Ordering::Relaxed);
+                    }
+                    waited = true;
                     if let Err(errno) = wait::for_bytes(self.fd, self.socket, self.channel, self.slot) {
                         return if total > 0 { Ok(total) } else { Err(errno) };
                     }
@@ -74,7 +79,7 @@ impl Call<'_> {
                     let kernel = matches!(found, Received::Kernel(_));
                     if kernel || queued > 0 {
                         let read = |most| self.read_kernel(target, most);
-                        match self.channel.read_beneath(self.slot, self.fd, read) {
+                        match self.channel.read_beneath(self.slot, self.generation, self.fd, read) {
                             Ok(Some(read)) => return read,
                             Ok(None) if !kernel => return Ok(None),
                             Ok(None) => {}

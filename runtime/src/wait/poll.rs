@@ -338,8 +338,8 @@ impl Poll<'_> {
 
     fn place(&self, bell: &Bell) -> bool {
         self.readers().fold(true, |all, (channel, slot)| {
-            channel.introduce(bell.number, bell.fd());
-            channel.own_line(slot).receive_waiters.add_once(bell.number) && all
+            let introduced = channel.introduce(bell.number, bell.fd());
+            channel.own_line(slot).receive_waiters.add_once(bell.number) && introduced && all
         })
     }
 

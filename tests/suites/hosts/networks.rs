@@ -1,6 +1,7 @@
 //! Networks of other shapes: three hosts, two networks between two, addresses that are translated, losses.
 
 use convoy_tests::Mode;
+use convoy_tests::arena::find;
 use convoy_tests::hosts::{Pair, Plan, World, network, skip};
 
 use crate::common::{Expect, TCP, UDP, both, both_with, check, convoy, job};
@@ -168,4 +169,86 @@ fn narrow_network() {
         job("echo", 4, "--bytes 700000").run(world.host(1), world.host(0));
         check(world, Expect::Far);
     });
+}
+
+/// The rail that a policy wants dies under load, while the connections themselves go another way: they go on, and leave
+/// the kernel again over the rail that is left.
+#[test]
+fn a_rail_dies() {
+    let plan = Plan { hosts: 2, networks: vec![vec![0, 1], vec![0, 1]] };
+    convoy(TCP, &plan, |world| {
+        let policy =
+            world.file("policy.toml", "[[rule]]\nallow = true\nrail = \"net1\"\n").display().to_string();
+        (0..2).for_each(|host| world.host(host).start_agent(&["--insecure", "--policy", &policy]));
+        let mut pair = job("echo", 6, "--bytes 0 --pace 300 --io poll").start(world.host(1), world.host(0));
+        pair.connected();
+        world.eventually("a link over each network", || world.links_up() == [2, 2]);
+        pair.accelerated();
+        pair.go();
+        pair.goes_on(2);
+        world.host(0).configure("link set net1 down").unwrap();
+        world.host(0).agent_says("link lost");
+        let streams = || pair.client.live().get("streams_far");
+        let before = streams();
+        world.eventually("streams leave the kernel again", || streams() > before);
+        pair.goes_on(4);
+        world.host(0).configure("link set net1 up").unwrap();
+        world.eventually("the rail is linked again", || world.links_up() == [3, 3]);
+        pair.goes_on(4);
+        pair.stop();
+        let said = pair.succeeds();
+        world.check(said.matches("all, then end").count() == 6, &said);
+        world.check(world.counters().get("failovers") > 0, "no stream has failed over");
+    });
+}
+
+/// One link, whatever the number of sockets.
+#[test]
+fn five_thousand_sockets_share_a_link() {
+    const SOCKETS: u64 = 5000;
+    convoy(TCP, &Plan::pair(), |world| {
+        world.start_agents();
+        let (server, client) = (world.host(1), world.host(0));
+        let (address, directory) = (server.ip(), world.path("").display().to_string());
+        let mut command = server.command(
+            find("redis-server", "redis-server"),
+            &[
+                "--port",
+                "6379",
+                "--bind",
+                &address,
+                "--save",
+                "",
+                "--protected-mode",
+                "no",
+                "--dir",
+                &directory,
+            ],
+        );
+        many_descriptors(&mut command);
+        let serving = server.start("redis", command);
+        world.listening(server, 6379);
+        let sockets = SOCKETS.to_string();
+        let arguments = ["-h", &address, "-c", &sockets, "-n", "200000", "-t", "set", "--csv"];
+        let mut command = client.command(find("redis-benchmark", "redis-tools"), &arguments);
+        many_descriptors(&mut command);
+        let output = client.run(command);
+        world.check(output.contains("\"SET\""), &output);
+        serving.end(libc::SIGTERM);
+        let far = world.counters().get("streams_far");
+        world.check(far >= 2 * SOCKETS, &format!("{far} ends of {SOCKETS} connections left the kernel"));
+        world.check(world.links_up() == [1, 1], &format!("links of each host: {:?}", world.links_up()));
+    });
+}
+
+/// Redis takes 32 descriptors for itself.
+fn many_descriptors(command: &mut std::process::Command) {
+    let raise = || {
+        let limit = libc::rlimit { rlim_cur: 20_000, rlim_max: 20_000 };
+        // SAFETY: a live value.
+        let done = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } == 0;
+        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: one system call between fork and exec.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, raise) };
 }

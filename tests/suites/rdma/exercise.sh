@@ -4,7 +4,7 @@
 #
 # Environment: HOST_A, HOST_B    what to put in front of a command so that it runs on that host ("hostA", "ssh node1")
 #              ADDRESS_B         B's address
-#              CONVOY, LIBRARY, STREAM   the convoy command, libconvoy.so, the test program; at the same place on both
+#              COMMAND, LIBRARY, STREAM  the convoy command, libconvoy.so, the test program; at the same place on both
 #              PROVIDER          of libfabric (verbs)
 #              PORT              first of 50 ports (7100)
 set -euo pipefail
@@ -46,7 +46,7 @@ wait_for() { # FILE TEXT
 AGENT=0
 start_agent() { # HOST LETTER
     REPLACE=1 on "$1" env CONVOY_FABRIC="$PROVIDER" CONVOY_GATHER=always CONVOY_LOG=info NO_COLOR=1 \
-        "$CONVOY" agent --insecure >"$WORK/agent$2.log" 2>&1 &
+        "$COMMAND" agent --insecure >"$WORK/agent$2.log" 2>&1 &
     AGENT=$!
     PIDS+=("$AGENT")
     wait_for "$WORK/agent$2.log" "agent is ready"

@@ -33,7 +33,7 @@ fn programs_over_verbs() {
         }
     };
     let library = convoy_tests::library::path();
-    command.env("CONVOY", convoy_tests::library::command()).env("LIBRARY", library);
+    command.env("COMMAND", convoy_tests::library::command()).env("LIBRARY", library);
     command.env("STREAM", convoy_tests::program!("host_stream"));
     let output = command.stdin(Stdio::null()).output().expect("the exercise");
     let said = String::from_utf8_lossy(&output.stdout);

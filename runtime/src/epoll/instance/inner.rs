@@ -50,8 +50,8 @@ impl State {
             self.tick = true;
             return;
         };
-        channel.introduce(number, self.bell.as_ref().map_or(-1, Bell::fd));
-        let placed = channel.own_line(slot).receive_waiters.add(number);
+        let introduced = channel.introduce(number, self.bell.as_ref().map_or(-1, Bell::fd));
+        let placed = channel.own_line(slot).receive_waiters.add(number) && introduced;
         self.tick |= !placed;
     }
 
