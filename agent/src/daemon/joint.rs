@@ -6,6 +6,7 @@ use super::engine::Engine;
 use super::program::{GiveError, Held, NO_LINK, Origin, Taken};
 use convoy_aggregator::batch::Control;
 use convoy_runtime::agent::protocol::Message;
+use convoy_runtime::port::Port;
 
 /// The other end of a stream within this host: program and slot.
 pub(super) type Joint = (usize, u32);
@@ -66,7 +67,12 @@ impl Engine {
         port.copy(&taken.piece, 0, &mut bytes);
         let origin = Origin::Frame { program: from, serial: program.serial, frame: taken.frame };
         let other = self.programs.get_mut(to.0).and_then(Option::as_mut);
-        let given = other.map_or(Ok(true), |other| other.give(to.1, &bytes, origin));
+        let given = other.map_or(Ok(true), |other| {
+            let given = other.give(to.1, &bytes, origin);
+            // Before the sender's copy goes: this agent may die between.
+            other.port.iter_mut().for_each(Port::publish);
+            given
+        });
         self.block = bytes;
         self.touched.push(to);
         match given {

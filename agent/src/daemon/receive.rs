@@ -317,6 +317,8 @@ impl Engine {
             return Some(false);
         }
         let (slot, origin) = (held.slot, held.origin);
+        // Before the sender's copy goes: this agent may die between.
+        port.publish();
         program.overflow.pop_front();
         self.hand_over(origin);
         let over = self.programs[index].as_mut().and_then(|program| {

@@ -60,7 +60,7 @@ enum Step {
     /// Both directions are the kernel's.
     Over,
     /// The connection has ended, or the other end says what cannot be true.
-    Failed,
+    Failed(&'static str),
 }
 
 /// Streams that have to return, noted by any thread: channel index and slot.
@@ -138,7 +138,14 @@ impl Failover {
                     Step::Progress => {}
                     Step::Waits => return true,
                     Step::Over => break Recovery::Done,
-                    Step::Failed => break Recovery::Failed,
+                    Step::Failed(why) => {
+                        let slot = stream.slot;
+                        log::line(
+                            LogLevel::Warn,
+                            format_args!("stream {slot} is reset, it cannot return: {why}"),
+                        );
+                        break Recovery::Failed;
+                    }
                 }
             };
             if outcome == Recovery::Failed {
@@ -203,7 +210,7 @@ impl Returning {
         let wrote = self.write();
         let read = self.read();
         match (wrote, read) {
-            (Step::Failed, _) | (_, Step::Failed) => Step::Failed,
+            (Step::Failed(why), _) | (_, Step::Failed(why)) => Step::Failed(why),
             (Step::Over, Step::Over) if self.theirs.is_some() => self.finish(),
             (Step::Progress, _) | (_, Step::Progress) => Step::Progress,
             _ => Step::Waits,
@@ -225,7 +232,7 @@ impl Returning {
                     Step::Progress
                 }
                 Err(libc::EAGAIN | libc::EINTR) => Step::Waits,
-                Err(_) => Step::Failed,
+                Err(_) => Step::Failed("the mark cannot be written"),
             };
         }
         let rest = self.output.get(self.written..).unwrap_or_default();
@@ -240,7 +247,7 @@ impl Returning {
                 Step::Progress
             }
             Err(libc::EAGAIN | libc::EINTR) => Step::Waits,
-            Err(_) => Step::Failed,
+            Err(_) => Step::Failed("the record cannot be written"),
         }
     }
 
@@ -264,7 +271,7 @@ impl Returning {
                 return Step::Waits;
             }
             if taken != Ok(1) || byte != MARK {
-                return Step::Failed;
+                return Step::Failed("the other end has sent urgent data of its own");
             }
             self.input = Input::Record;
             return Step::Progress;
@@ -275,10 +282,16 @@ impl Returning {
             let over = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
             let ended = kernel_state(self.fd, libc::POLLRDHUP) & over != 0;
             let nothing = position::readable(self.fd) == 0 && !position::at_urgent_mark(self.fd);
-            return if ended && nothing { Step::Failed } else { Step::Waits };
+            return if ended && nothing {
+                Step::Failed("the connection has ended before the other end's mark")
+            } else {
+                Step::Waits
+            };
         }
         match receive(self.fd, queued.min(PIECE)) {
-            Ok(bytes) if self.before_mark.len() + bytes.len() > MOST_KEPT => Step::Failed,
+            Ok(bytes) if self.before_mark.len() + bytes.len() > MOST_KEPT => {
+                Step::Failed("too many bytes came before the mark")
+            }
             Ok(bytes) => {
                 self.before_mark.extend_from_slice(&bytes);
                 Step::Progress
@@ -299,10 +312,12 @@ impl Returning {
 
     /// The other end has said how far it is: what it has not got follows the own record.
     fn take_record(&mut self) -> Step {
-        let Some(theirs) = Record::decode(&self.record) else { return Step::Failed };
+        let Some(theirs) = Record::decode(&self.record) else {
+            return Step::Failed("there is no record behind the mark");
+        };
         let oldest = self.own.sent.saturating_sub(self.retained.len() as u64);
         if !(oldest..=self.own.sent).contains(&theirs.received) || theirs.sent < self.own.received {
-            return Step::Failed;
+            return Step::Failed("the other end's counts cannot be");
         }
         let from = (theirs.received - oldest) as usize;
         self.output.extend_from_slice(self.retained.get(from..).unwrap_or_default());
@@ -330,7 +345,7 @@ impl Returning {
 
     /// Both directions are settled: what this end has received is put in order for the program.
     fn finish(&mut self) -> Step {
-        let Some(theirs) = self.theirs else { return Step::Failed };
+        let Some(theirs) = self.theirs else { return Step::Failed("the other end's counts are missing") };
         let Some(state) = self.channel.take_received(self.slot, self.generation) else {
             // The program has closed its end: nobody reads.
             return Step::Over;
@@ -340,9 +355,13 @@ impl Returning {
         let kernel = core::mem::take(&mut self.before_mark);
         let Some(bytes) = in_order(&theirs, state.passed, state.consumed, state.kernel_read, channel, kernel)
         else {
-            return Step::Failed;
+            return Step::Failed("the bytes do not fit the switches");
         };
-        if self.channel.put_received(self.slot, &bytes) { Step::Over } else { Step::Failed }
+        if self.channel.put_received(self.slot, &bytes) {
+            Step::Over
+        } else {
+            Step::Failed("memory has run out")
+        }
     }
 }
 
@@ -360,7 +379,7 @@ fn receive(fd: i32, most: usize) -> Result<Vec<u8>, Step> {
             Ok(bytes)
         }
         Err(libc::EAGAIN | libc::EINTR) => Err(Step::Waits),
-        Ok(_) | Err(_) => Err(Step::Failed),
+        Ok(_) | Err(_) => Err(Step::Failed("the connection has ended")),
     }
 }
 
