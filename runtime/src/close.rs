@@ -5,7 +5,7 @@ use crate::config::settings;
 use crate::position::Opener;
 use crate::registry::Progress;
 use crate::session::{self, SLOW};
-use crate::socket::{self, Socket, State};
+use crate::socket::{self, Far, Socket, State};
 use crate::table::{self, Entry};
 use crate::{agent, bell, channel, demote, epoll, fork, inside, process, stats, sys};
 use core::sync::atomic::{AtomicBool, Ordering, fence};
@@ -137,6 +137,7 @@ pub fn shutdown(fd: i32, how: i32) -> Handled {
     if how != libc::SHUT_RD {
         socket.shut.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
+        withdraw_from_agent(index, socket);
     }
     if socket.state() == State::Promoted
         && how != libc::SHUT_RD
@@ -148,6 +149,15 @@ pub fn shutdown(fd: i32, how: i32) -> Handled {
     socket.hint.store(true, Ordering::Relaxed);
     epoll::readable(index + 1);
     Some(result)
+}
+
+/// The other end of a stream that this one has not joined yet waits to hear of the end from here: it is told that this one
+/// never will.
+fn withdraw_from_agent(index: u32, socket: &Socket) {
+    if socket.far() != Far::None {
+        let _slow = SLOW.lock();
+        agent::withdraw(index, socket);
+    }
 }
 
 /// The program wants the number of one of Convoy's descriptors: it moves elsewhere.

@@ -179,6 +179,9 @@ fn meet(index: u32, socket: &Socket, fd: i32) -> Result<bool, Refusal> {
     let session = session::join(namespace(fd)).ok_or(Refusal::OtherHost)?;
     // A connection within the host has the same address at both ends, or loopback addresses.
     if local.0 != peer.0 && !is_loopback(peer.0) {
+        if socket.shut.load(Ordering::Relaxed) {
+            return Err(not_soon(socket));
+        }
         return match agent::offer(session, index, socket, fd) {
             Offering::Offered => Ok(false),
             Offering::Later => Err(not_soon(socket)),

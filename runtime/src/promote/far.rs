@@ -123,6 +123,7 @@ fn again(index: u32, socket: &Socket, fd: i32) {
                 && let Some(_slow) = SLOW.try_lock()
                 && let Some(session) = session::current()
                 && !socket.peer_gone.load(Ordering::Relaxed)
+                && !socket.shut.load(Ordering::Relaxed)
             {
                 agent::offer(session, index, socket, fd);
             }
