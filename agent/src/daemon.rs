@@ -28,6 +28,7 @@ mod serve;
 mod sessions;
 pub(crate) mod setup;
 mod signals;
+mod slot;
 pub(crate) mod status;
 mod transmit;
 mod users;

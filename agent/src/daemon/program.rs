@@ -3,10 +3,10 @@
 use super::joint::Joint;
 use super::large::LARGE;
 use super::link::{PLACE_BYTES, StreamNumber};
+use super::slot::Slot;
 use convoy_aggregator::batch::Control;
-use convoy_aggregator::credit::MAX_WINDOW;
 use convoy_runtime::agent::{protocol, server};
-use convoy_runtime::port::{JOINED, Lie, Line, Piece, Port, READY, RECOVERED, STAYS, Sent, SlotState, WORTH};
+use convoy_runtime::port::{JOINED, Lie, Piece, Port, READY, RECOVERED, Sent, SlotState, WORTH};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
@@ -39,47 +39,6 @@ pub(crate) struct Program {
 
 /// In place of a link that is gone: its place may be another's.
 pub(crate) const NO_LINK: usize = usize::MAX;
-
-/// A stream of a program.
-pub(crate) struct Slot {
-    pub(crate) generation: u8,
-    /// The program's offer that it came from.
-    offer: u64,
-    pub(crate) link: usize,
-    pub(crate) stream: StreamNumber,
-    /// Its other end, when that is on this host.
-    pub(super) joint: Option<Joint>,
-    /// What the other host was told of the program's line.
-    told: Told,
-    /// Bytes taken from the program, and how many it may send.
-    taken: u64,
-    pub(crate) allowed: u64,
-    /// Bytes given to the program, and how many it has granted.
-    given: u64,
-    pub(crate) granted: u64,
-    pub(crate) here_closed: bool,
-    pub(crate) there_closed: bool,
-    /// The link is gone.
-    pub(crate) lost: bool,
-    /// What the other end has told as its flags.
-    there_flags: u32,
-    /// Whether the fabric is worth it for what the program sends.
-    pub(crate) worth: bool,
-    /// What it had sent at the last look.
-    pub(crate) sent: Sent,
-    /// Switches that the other end has announced, and passed.
-    there_announced: u32,
-    there_passed: u32,
-}
-
-#[derive(Default)]
-struct Told {
-    announced: u32,
-    passed: u32,
-    flags: u32,
-    limit: u64,
-    wants_kernel: bool,
-}
 
 struct Retained {
     slot: u32,
@@ -201,26 +160,7 @@ impl Program {
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, || None);
         }
-        self.slots[index] = Some(Slot {
-            generation,
-            offer,
-            link,
-            stream,
-            joint: None,
-            told: Told::default(),
-            taken: 0,
-            allowed: 0,
-            given: 0,
-            granted: 0,
-            here_closed: false,
-            there_closed: false,
-            lost: false,
-            there_flags: 0,
-            worth,
-            sent: Sent::default(),
-            there_announced: 0,
-            there_passed: 0,
-        });
+        self.slots[index] = Some(Slot::new(generation, offer, link, stream, worth));
         self.look_at_load(slot);
         self.show_flags(slot);
         Some((slot, generation))
@@ -395,9 +335,6 @@ fn port_says_recovered(port: Option<&Port>, slot: u32, generation: u8) -> bool {
 /// Messages that may wait for room in a program's socket.
 const MOST_UNSAID: usize = 100_000;
 
-/// Most switches that are announced and not passed (see `convoy_aggregator::path`).
-const MOST_AHEAD: u32 = 2;
-
 /// Why bytes from the other host cannot be given to a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GiveError {
@@ -405,76 +342,4 @@ pub(crate) enum GiveError {
     Credit,
     /// The program lies.
     Lie,
-}
-
-impl Slot {
-    /// Takes over what the other end says, if it can be true.
-    pub(crate) fn check(&mut self, control: Control) -> Result<(), &'static str> {
-        match control {
-            Control::Limit(limit) if limit.saturating_sub(self.taken) > MAX_WINDOW => {
-                Err("impossible credit")
-            }
-            Control::Flags(flags) => {
-                self.there_flags = flags & (READY | STAYS);
-                Ok(())
-            }
-            Control::Limit(limit) => {
-                self.allowed = self.allowed.max(limit);
-                Ok(())
-            }
-            Control::Announce { number, .. } => {
-                let next = number.wrapping_sub(self.there_announced) == 1;
-                self.there_announced = number;
-                let ahead = number.wrapping_sub(self.told.passed);
-                if next && ahead <= MOST_AHEAD { Ok(()) } else { Err("impossible path switch") }
-            }
-            Control::Passed(passed) => {
-                let forward = passed.wrapping_sub(self.there_passed) <= MOST_AHEAD;
-                self.there_passed = passed;
-                let behind = self.told.announced.wrapping_sub(passed) <= MOST_AHEAD;
-                if forward && behind { Ok(()) } else { Err("impossible path switch") }
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether the program's line can be true: the other host would end the link for what it was told.
-    fn is_possible(&self, line: &Line) -> bool {
-        line.announced.wrapping_sub(self.there_passed) <= MOST_AHEAD
-            && line.announced.wrapping_sub(self.told.announced) <= MOST_AHEAD
-            && self.there_announced.wrapping_sub(line.passed) <= MOST_AHEAD
-            && line.passed.wrapping_sub(self.told.passed) <= MOST_AHEAD
-            && line.limit.saturating_sub(self.given) <= MAX_WINDOW
-    }
-
-    fn tell_switches(&mut self, line: &Line, tell: &mut impl FnMut(Control)) {
-        // At most two are ahead of what the other end has passed, so both positions are there.
-        let new = line.announced.wrapping_sub(self.told.announced).min(2);
-        for number in (0..new).rev().map(|back| line.announced.wrapping_sub(back)) {
-            tell(Control::Announce { number, position: line.positions[number as usize & 1] });
-        }
-        self.told.announced = line.announced;
-    }
-
-    fn tell_numbers(&mut self, line: &Line, tell: &mut impl FnMut(Control)) {
-        let flags = line.flags & (READY | STAYS);
-        if flags != self.told.flags {
-            self.told.flags = flags;
-            tell(Control::Flags(flags));
-        }
-        if line.passed != self.told.passed {
-            self.told.passed = line.passed;
-            tell(Control::Passed(line.passed));
-        }
-        if line.limit > self.told.limit {
-            self.told.limit = line.limit;
-            self.granted = line.limit;
-            tell(Control::Limit(line.limit));
-        }
-        let wants_kernel = line.state == SlotState::WantsKernel;
-        if wants_kernel != self.told.wants_kernel && line.state != SlotState::Closed {
-            self.told.wants_kernel = wants_kernel;
-            tell(if wants_kernel { Control::WantsKernel } else { Control::Reopened });
-        }
-    }
 }
