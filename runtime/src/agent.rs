@@ -102,9 +102,19 @@ pub fn withdraw(index: u32, socket: &Socket) {
     let Some(agent) = current() else { return };
     if let Some(way) = agent.channel.way() {
         let message = Message::Withdraw { id: socket.far_id(index) }.encode();
-        let _ = sys::unix_send(way.socket.load(Ordering::Relaxed), &message, &[]);
+        // The other end may wait for this. An agent that is not stopped makes room at once.
+        let start = sys::now_ns();
+        while sys::unix_send(way.socket.load(Ordering::Relaxed), &message, &[]) == Err(libc::EAGAIN)
+            && sys::now_ns() - start < WITHDRAW_NS
+        {
+            sys::sleep_ns(NAP_NS);
+        }
     }
 }
+
+/// How long a withdrawal waits for room in the socket, and between two attempts.
+const WITHDRAW_NS: u64 = 1_000_000_000;
+const NAP_NS: u64 = 50_000;
 
 /// In a forked child: streams that it has inherited go on; for new ones it finds the agent by itself.
 pub fn after_fork_in_child() {

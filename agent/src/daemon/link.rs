@@ -199,7 +199,10 @@ impl Link {
 
     /// A number that this side may hand out.
     pub(crate) fn next_stream(&mut self) -> Option<StreamNumber> {
-        while let Some((_, number)) = self.resting.pop_front_if(|(since, _)| since.elapsed() > REST) {
+        let rested = |(since, _): &(Instant, StreamNumber)| since.elapsed() > REST;
+        while self.resting.front().is_some_and(rested)
+            && let Some((_, number)) = self.resting.pop_front()
+        {
             self.free_streams.push_back(number);
         }
         if let Some(number) = self.free_streams.pop_front() {

@@ -85,6 +85,19 @@ redis() {
     say "redis: $(grep -c '"[SG]ET"' "$WORK/benchmark.out") benchmarks"
 }
 
+# Lost packets: RC sends them again.
+losses() {
+    local device
+    device=$(on "$HOST_A" ip -o route get "$ADDRESS_B" | sed -n 's/.* dev \([^ ]*\).*/\1/p')
+    if ! on "$HOST_A" tc qdisc add dev "$device" root netem loss 1% 2>/dev/null; then
+        say "losses: skipped, this kernel makes none"
+        return
+    fi
+    streams echo 3 60000 blocking
+    on "$HOST_A" tc qdisc del dev "$device" root
+    say "with one packet of a hundred lost"
+}
+
 crash() {
     PORT=$((PORT + 1))
     local server client
@@ -115,6 +128,7 @@ streams pingpong 8 5000 level
 streams oneway 3 300000 poll
 streams halfclose 2 100000 edge
 redis
+losses
 crash
 grep -q 'link is up.*rail="'"${PROVIDER%%;*}" "$WORK/agentA.log" || fail "no link over $PROVIDER"
 for counter in streams_far bytes_sent bytes_received; do
