@@ -112,7 +112,7 @@ impl Channel {
         fence(Ordering::SeqCst);
     }
 
-    /// A kernel call that [`Sent::Kernel`] asked for has returned.
+    /// A kernel call that [`Sent::Kernel`](super::send::Sent::Kernel) asked for has returned.
     pub fn end_kernel_send(&self, slot: u32) {
         self.own_line(slot).kernel_senders.fetch_sub(1, Ordering::SeqCst);
         self.party.stream(slot).kernel_senders.fetch_sub(1, Ordering::Release);
