@@ -35,9 +35,11 @@ impl Channel {
             Recovery::Done | Recovery::Failed | Recovery::Quiet => return queued + kernel,
         }
         match self.path_beneath(slot, fd, guard.stream(slot)) {
-            Ok((Path::Kernel, limit)) if kernel >= limit => limit + queued,
+            // What follows on the other path may be followed by more on this one: none may be left out, because programs
+            // stop reading after so many bytes and wait for news.
+            Ok((Path::Kernel, limit)) if kernel >= limit => kernel + queued,
             Ok((Path::Kernel, _)) => kernel,
-            Ok((Path::Channel, limit)) if queued >= limit => limit + kernel,
+            Ok((Path::Channel, limit)) if queued >= limit => queued + kernel,
             Ok((Path::Channel, _)) if self.leads_to_agent() => queued,
             Ok((Path::Channel, _)) => queued + kernel,
             Err(_) => 0,
