@@ -16,7 +16,7 @@ use crate::process::Identity;
 use crate::registry::Registry;
 use crate::session::Session;
 use crate::socket::{self, Far, Socket};
-use crate::{log, stats, sys, table};
+use crate::{log, stats, sys, table, wait};
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use protocol::{Message, Reason, VERSION};
 
@@ -64,6 +64,12 @@ pub fn channel_of(socket: &Socket) -> Option<&'static Channel> {
     (channel.index == socket.far_channel.load(Ordering::Relaxed)).then_some(channel)
 }
 
+/// Whether the agent finds the fabric worth it for the stream that it has opened for a socket. Also when that agent is gone:
+/// then whoever wants to join the stream finds out.
+pub fn is_worth(socket: &Socket, slot: u32) -> bool {
+    channel_of(socket).is_none_or(|channel| channel.is_worth(slot))
+}
+
 /// A message was sent on a connection that may still leave the kernel: counted where the agent judges by it.
 #[inline]
 pub fn note_sent(socket: &Socket, bytes: usize) {
@@ -75,8 +81,8 @@ pub fn note_sent(socket: &Socket, bytes: usize) {
 }
 
 /// Offers a connection to another host. The caller holds the slow lock.
-pub fn offer(session: &Session, index: u32, socket: &Socket, fd: i32) -> Offering {
-    let Some(agent) = current().or_else(|| join(session)) else { return Offering::NoAgent };
+pub fn offer(index: u32, socket: &Socket, fd: i32) -> Offering {
+    let Some(agent) = find() else { return Offering::NoAgent };
     let Some(way) = agent.channel.way().filter(|_| listener::running()) else { return Offering::NoAgent };
     socket.far_channel.store(agent.channel.index, Ordering::Relaxed);
     let id = socket.begin_far(index);
@@ -103,18 +109,14 @@ pub fn withdraw(index: u32, socket: &Socket) {
     if let Some(way) = agent.channel.way() {
         let message = Message::Withdraw { id: socket.far_id(index) }.encode();
         // The other end may wait for this. An agent that is not stopped makes room at once.
-        let start = sys::now_ns();
-        while sys::unix_send(way.socket.load(Ordering::Relaxed), &message, &[]) == Err(libc::EAGAIN)
-            && sys::now_ns() - start < WITHDRAW_NS
-        {
-            sys::sleep_ns(NAP_NS);
-        }
+        wait::patiently(WITHDRAW_NS, || {
+            sys::unix_send(way.socket.load(Ordering::Relaxed), &message, &[]) != Err(libc::EAGAIN)
+        });
     }
 }
 
-/// How long a withdrawal waits for room in the socket, and between two attempts.
+/// How long a withdrawal waits for room in the socket.
 const WITHDRAW_NS: u64 = 1_000_000_000;
-const NAP_NS: u64 = 50_000;
 
 /// In a forked child: streams that it has inherited go on; for new ones it finds the agent by itself.
 pub fn after_fork_in_child() {

@@ -65,13 +65,13 @@ fn meets(index: u32, socket: &Socket, fd: i32, offer: OfferRef) -> bool {
         (Progress::Matched(answer), _) => finish_offer(index, socket, fd, session, offer, answer),
         (Progress::Gone, _) => give_up(index, socket, fd, offer),
         (Progress::Waiting, Far::Opened { slot, generation }) => {
-            if agent::channel_of(socket).is_none_or(|channel| channel.is_worth(slot)) {
+            if agent::is_worth(socket, slot) {
                 crate::close::withdraw_registered(socket);
             }
             far::consider(index, socket, fd, slot, generation)
         }
         (Progress::Waiting, Far::None) => {
-            far::ask_agent(index, socket, fd, session);
+            far::ask_agent(index, socket, fd);
             false
         }
         // Declined: the other end may still come to the registry.
@@ -182,7 +182,7 @@ fn meet(index: u32, socket: &Socket, fd: i32) -> Result<bool, Refusal> {
         if socket.shut.load(Ordering::Relaxed) {
             return Err(not_soon(socket));
         }
-        return match agent::offer(session, index, socket, fd) {
+        return match agent::offer(index, socket, fd) {
             Offering::Offered => Ok(false),
             Offering::Later => Err(not_soon(socket)),
             Offering::NoAgent => Err(Refusal::OtherHost),

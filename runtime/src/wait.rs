@@ -21,6 +21,24 @@ pub fn nanoseconds(time: &libc::timespec) -> u64 {
     (time.tv_sec.max(0) as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec.max(0) as u64)
 }
 
+/// Between two looks of [`patiently`].
+const NAP_NS: u64 = 50_000;
+
+/// Looks again and again until `done`, for at most so many nanoseconds: for what takes an answer of the agent and has no
+/// bell. The last look's answer.
+pub fn patiently(limit_ns: u64, mut done: impl FnMut() -> bool) -> bool {
+    let start = sys::now_ns();
+    loop {
+        if done() {
+            return true;
+        }
+        if sys::now_ns() - start >= limit_ns {
+            return false;
+        }
+        sys::sleep_ns(NAP_NS);
+    }
+}
+
 /// What the kernel says about a descriptor at this moment.
 pub fn kernel_state(fd: i32, events: i16) -> i16 {
     let mut entry = libc::pollfd { fd, events, revents: 0 };

@@ -114,6 +114,11 @@ impl Broker {
         })
     }
 
+    /// The connections of offers of programs here that are such.
+    fn local_where(&self, is_such: impl Fn(&Ends, &LocalOffer) -> bool) -> Vec<Ends> {
+        self.local.iter().filter(|(ends, offer)| is_such(ends, offer)).map(|(ends, _)| *ends).collect()
+    }
+
     /// Whether an agent may speak for an address: it is where a control connection to it goes.
     fn speaks_for(&self, instance: u128, address: IpAddr) -> bool {
         self.session_for(address).is_some_and(|(known, _)| known == instance)
@@ -179,10 +184,6 @@ impl Engine {
         self.join(both);
     }
 
-    pub(super) fn decline_limit(&mut self, index: usize, id: u64) {
-        self.decline(index, id, Reason::Limit);
-    }
-
     /// A program gives up an offer, answered or not.
     pub(super) fn withdraw(&mut self, index: usize, id: u64) {
         let of_id = |offer: &LocalOffer| offer.program == index && offer.id == id;
@@ -215,9 +216,7 @@ impl Engine {
 
     /// All offers of a program that has ended.
     pub(super) fn withdraw_all(&mut self, index: usize) {
-        let of_program = |offer: &LocalOffer| offer.program == index;
-        let ends: Vec<Ends> =
-            self.broker.local.iter().filter(|(_, offer)| of_program(offer)).map(|(ends, _)| *ends).collect();
+        let ends = self.broker.local_where(|_, offer| offer.program == index);
         ends.into_iter().for_each(|ends| self.withdraw_ends(ends));
     }
 
@@ -227,7 +226,7 @@ impl Engine {
         self.broker.local.retain(|_, offer| offer.program != index);
     }
 
-    fn decline(&mut self, index: usize, id: u64, reason: Reason) {
+    pub(super) fn decline(&mut self, index: usize, id: u64, reason: Reason) {
         self.counters.offers_declined += 1;
         self.tell_program(index, protocol::Message::Declined { id, reason });
     }
@@ -240,9 +239,7 @@ impl Engine {
 
     /// There is a control connection to an address: its agent is told of the offers that wait for it.
     pub(super) fn offer_all(&mut self, peer: PeerId, address: IpAddr) {
-        let waiting: Vec<Ends> =
-            self.broker.local.keys().filter(|ends| ends.remote.ip() == address).copied().collect();
-        for ends in waiting {
+        for ends in self.broker.local_where(|ends, _| ends.remote.ip() == address) {
             self.send(peer, &Message::Offer { local: ends.local, remote: ends.remote });
             self.meet(ends);
         }
@@ -250,8 +247,7 @@ impl Engine {
 
     /// No agent answers at an address.
     pub(super) fn decline_all(&mut self, address: IpAddr) {
-        let waiting = |ends: &&Ends| ends.remote.ip() == address;
-        let ends: Vec<Ends> = self.broker.local.keys().filter(waiting).copied().collect();
+        let ends = self.broker.local_where(|ends, _| ends.remote.ip() == address);
         ends.iter().for_each(|ends| self.decline_ends(ends, Reason::NoPeer));
     }
 
@@ -396,10 +392,7 @@ impl Engine {
     pub(super) fn expire_offers(&mut self, now: Instant) {
         let old = |since: Instant| now.saturating_duration_since(since) > PATIENCE;
         self.broker.remote.retain(|_, offer| !old(offer.since));
-        let late = |offer: &LocalOffer| old(offer.since);
-        let ends: Vec<Ends> =
-            self.broker.local.iter().filter(|(_, offer)| late(offer)).map(|(ends, _)| *ends).collect();
-        for ends in ends {
+        for ends in self.broker.local_where(|_, offer| old(offer.since)) {
             self.give_up_opening(&ends);
             if let Some((_, peer)) = self.broker.session_for(ends.remote.ip()) {
                 self.send(peer, &Message::Withdraw { local: ends.local, remote: ends.remote });
@@ -422,9 +415,7 @@ impl Engine {
     /// Offers that are being opened on a link that is about to go end.
     pub(super) fn forget_opening(&mut self, index: usize) {
         let opening = |offer: &LocalOffer| offer.state.stream().is_some_and(|(link, ..)| link == index);
-        let ends: Vec<Ends> =
-            self.broker.local.iter().filter(|(_, offer)| opening(offer)).map(|(ends, _)| *ends).collect();
-        for ends in ends {
+        for ends in self.broker.local_where(|_, offer| opening(offer)) {
             self.give_up_opening(&ends);
             self.decline_ends(&ends, Reason::NoPeer);
         }

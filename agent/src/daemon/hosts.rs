@@ -292,7 +292,7 @@ impl Engine {
         self.counters.links_lost += 1;
         tracing::warn!(rail = self.rails[link.rail].fabric.name(), reason, "link lost");
         let held = self.programs.iter_mut().flatten().flat_map(|program| program.overflow.iter_mut());
-        held.filter(|held| held.link() == index)
+        held.filter(|held| matches!(held.origin, Origin::Batch { link, .. } if link == index))
             .for_each(|held| held.origin = Origin::Batch { link: NO_LINK, sequence: 0 });
         let lost = link.streams().map(|stream| (stream.program, stream.slot)).collect();
         self.lose_streams(lost);

@@ -3,9 +3,9 @@
 
 use super::broker::Both;
 use super::engine::Engine;
-use super::program::{GiveError, Held, NO_LINK, Origin, Taken};
+use super::program::{GiveError, NO_LINK, Origin, Taken};
 use convoy_aggregator::batch::Control;
-use convoy_runtime::agent::protocol::Message;
+use convoy_runtime::agent::protocol::{Message, Reason};
 use convoy_runtime::port::Port;
 
 /// The other end of a stream within this host: program and slot.
@@ -25,7 +25,7 @@ impl Engine {
                             program.free(*slot);
                         }
                     });
-                    return both.into_iter().for_each(|(index, id)| self.decline_limit(index, id));
+                    return both.into_iter().for_each(|(index, id)| self.decline(index, id, Reason::Limit));
                 }
             }
         }
@@ -100,16 +100,6 @@ impl Engine {
             self.programs.get_mut(program).and_then(Option::as_mut).and_then(|p| p.slot(slot))
         {
             known.joint = None;
-        }
-    }
-}
-
-impl Held {
-    /// The link that it came over.
-    pub(super) fn link(&self) -> usize {
-        match self.origin {
-            Origin::Batch { link, .. } => link,
-            Origin::Frame { .. } => NO_LINK,
         }
     }
 }

@@ -203,17 +203,22 @@ impl Engine {
     /// Answers without anything else.
     fn send_answer(&mut self, index: usize) -> bool {
         let Some(link) = self.links[index].as_mut() else { return false };
-        let rail = &mut self.rails[link.rail];
-        if link.send.in_flight() + link.writing.len() >= rail.limits.depth || !link.send.has_room(HEAD_BYTES)
-        {
+        let depth = self.rails[link.rail].limits.depth;
+        if link.send.in_flight() + link.writing.len() >= depth || !link.send.has_room(HEAD_BYTES) {
             return false;
         }
-        self.scratch.resize(HEAD_BYTES, 0);
-        let built = build(link, &mut self.programs, &mut self.scratch, self.now_us);
-        if let Err(reason) = post(link, rail.fabric.as_mut(), built, Some(&self.scratch), false) {
+        if let Err(reason) = self.send_injected(index, HEAD_BYTES, false) {
             self.lose_link(index, &reason);
         }
         true
+    }
+
+    /// Writes a batch of at most so many bytes, which the device copies at once.
+    fn send_injected(&mut self, index: usize, most: usize, more: bool) -> Result<(), String> {
+        let Some(link) = self.links[index].as_mut() else { return Ok(()) };
+        self.scratch.resize(most, 0);
+        let built = build(link, &mut self.programs, &mut self.scratch, self.now_us);
+        post(link, self.rails[link.rail].fabric.as_mut(), built, Some(&self.scratch), more)
     }
 
     /// Writes one batch of what waits; `more` when another write follows at once.
@@ -221,20 +226,17 @@ impl Engine {
         let Some(link) = self.links[index].as_mut() else { return Ok(()) };
         let rail = &mut self.rails[link.rail];
         let fits = BATCH_BYTES.min(rail.limits.write);
-        let small = link.pending_bytes as usize + 32 * link.controls.len() + 64 <= rail.limits.inject;
-        if small {
-            self.scratch.resize(rail.limits.inject, 0);
-            let built = build(link, &mut self.programs, &mut self.scratch, self.now_us);
-            post(link, rail.fabric.as_mut(), built, Some(&self.scratch), more)
-        } else {
-            let Some(buffer) = link.free_buffers.pop() else { return Err("no buffer for a batch".into()) };
-            let offset = buffer as usize * BATCH_BYTES;
-            let room = rail.fabric.local(link.buffers).and_then(|all| all.get_mut(offset..offset + fits));
-            let Some(room) = room else { return Err("no memory for a batch".into()) };
-            let mut built = build(link, &mut self.programs, room, self.now_us);
-            built.buffer = Some(buffer);
-            post(link, rail.fabric.as_mut(), built, None, more)
+        let inject = rail.limits.inject;
+        if link.pending_bytes as usize + 32 * link.controls.len() + 64 <= inject {
+            return self.send_injected(index, inject, more);
         }
+        let Some(buffer) = link.free_buffers.pop() else { return Err("no buffer for a batch".into()) };
+        let offset = buffer as usize * BATCH_BYTES;
+        let room = rail.fabric.local(link.buffers).and_then(|all| all.get_mut(offset..offset + fits));
+        let Some(room) = room else { return Err("no memory for a batch".into()) };
+        let mut built = build(link, &mut self.programs, room, self.now_us);
+        built.buffer = Some(buffer);
+        post(link, rail.fabric.as_mut(), built, None, more)
     }
 }
 

@@ -92,6 +92,7 @@ pub fn answer(channel: &Channel, slot: u32) {
     }
 }
 
+/// Whether streams wait to return.
 pub(super) fn has_requests() -> bool {
     !REQUESTS.lock().is_empty()
 }
@@ -104,7 +105,7 @@ pub(super) struct Failover {
 
 impl Failover {
     pub(super) fn is_idle(&self) -> bool {
-        self.returning.is_empty() && REQUESTS.lock().is_empty()
+        self.returning.is_empty() && !has_requests()
     }
 
     /// What the listener has to poll for.

@@ -9,13 +9,12 @@ use crate::agent::{failover, listener};
 use crate::registry::BELLS;
 use crate::shm::party::Recovery;
 use crate::shm::segment::{JOINED, STAYS, SideLine, SlotState, WORTH};
-use crate::{bell, epoll, stats, sys, table};
+use crate::{bell, epoll, stats, sys, table, wait};
 use convoy_aggregator::path::Path;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence};
 
 /// How long the other host may take to bring a stream back to the kernel.
 const PATIENCE_NS: u64 = 2_000_000_000;
-const NAP_NS: u64 = 50_000;
 /// Longer than it takes to notice that an agent is gone.
 const GIVE_UP_NS: u64 = 6_000_000_000;
 
@@ -78,10 +77,7 @@ impl Channel {
     /// Waits until [`Self::may_use_kernel`]; that takes a round trip between the agents, and no longer than until they are
     /// given up.
     pub(super) fn await_kernel(&self, slot: u32) {
-        let start = sys::now_ns();
-        while !self.may_use_kernel(slot) && sys::now_ns() - start < GIVE_UP_NS {
-            sys::sleep_ns(NAP_NS);
-        }
+        wait::patiently(GIVE_UP_NS, || self.may_use_kernel(slot));
     }
 
     /// Whether a send would get on: there is room, or the kernel may be used.
@@ -270,10 +266,7 @@ impl Channel {
     /// The program is about to end what this end sends. On the way to another host the other direction is brought back to the
     /// kernel as well, because an end that cannot send any more cannot settle a loss.
     pub fn settle_before_shutdown(&self, slot: u32, generation: u8) {
-        let start = sys::now_ns();
-        while self.recovery(slot) == Recovery::Running && sys::now_ns() - start < GIVE_UP_NS {
-            sys::sleep_ns(NAP_NS);
-        }
+        wait::patiently(GIVE_UP_NS, || self.recovery(slot) != Recovery::Running);
         self.send_through_kernel(slot);
         if self.leads_to_agent() && self.recovery(slot) == Recovery::None {
             self.own_line(slot).set_state(generation, SlotState::WantsKernel);
@@ -322,19 +315,17 @@ impl Channel {
     pub fn recall_far(&self, slot: u32, generation: u8, fd: i32) -> bool {
         self.own_line(slot).set_state(generation, SlotState::WantsKernel);
         self.changed(slot);
-        let start = sys::now_ns();
-        loop {
+        let mut recalled = false;
+        wait::patiently(PATIENCE_NS, || {
             let _ = self.sort();
             let kernel = self.receive_path(slot, fd).is_ok_and(|path| path == Path::Kernel);
-            if kernel && self.peer_line(slot).flags.load(Ordering::Acquire) & STAYS != 0 {
-                return true;
-            }
-            if self.has_bytes(slot) || !self.usable() || sys::now_ns() - start > PATIENCE_NS {
-                self.own_line(slot).set_state(generation, SlotState::Open);
-                return false;
-            }
-            sys::sleep_ns(NAP_NS);
+            recalled = kernel && self.peer_line(slot).flags.load(Ordering::Acquire) & STAYS != 0;
+            recalled || self.has_bytes(slot) || !self.usable()
+        });
+        if !recalled {
+            self.own_line(slot).set_state(generation, SlotState::Open);
         }
+        recalled
     }
 
     /// The other end wants the stream on the kernel.

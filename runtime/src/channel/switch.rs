@@ -30,10 +30,7 @@ impl Channel {
         let Ok(number) = stream.path.to_channel(line.passed.load(Ordering::Acquire)) else {
             return false;
         };
-        let own = self.own_line(slot);
-        own.position[number as usize & 1].store(sent, Ordering::Relaxed);
-        own.announced.store(number, Ordering::Release);
-        self.changed(slot);
+        self.announce(slot, number, sent);
         stats::process().switches_to_channel.add(1);
         true
     }
@@ -46,12 +43,16 @@ impl Channel {
     pub(super) fn switch_to_kernel_at(&self, slot: u32, stream: &mut Sending, position: u64) -> bool {
         let passed = self.peer_line(slot).passed.load(Ordering::Acquire);
         let Ok(number) = stream.path.to_kernel(passed) else { return false };
+        self.announce(slot, number, position);
+        stats::process().switches_to_kernel.add(1);
+        true
+    }
+
+    fn announce(&self, slot: u32, number: u32, position: u64) {
         let own = self.own_line(slot);
         own.position[number as usize & 1].store(position, Ordering::Relaxed);
         own.announced.store(number, Ordering::Release);
         self.changed(slot);
-        stats::process().switches_to_kernel.add(1);
-        true
     }
 
     /// The agent may find that the fabric is not worth it for this stream: it takes READY away.

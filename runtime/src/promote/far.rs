@@ -4,7 +4,7 @@ use super::{forget_all, quiet, settle, start};
 use crate::agent::{failover, listener};
 use crate::channel::Channel;
 use crate::config::settings;
-use crate::session::{self, SLOW, Session};
+use crate::session::SLOW;
 use crate::shm::party::Recovery;
 use crate::shm::segment::SlotState;
 use crate::socket::{Far, Socket, State};
@@ -77,7 +77,7 @@ pub(super) fn is_limited(socket: &Socket) -> bool {
 const CALLS_BEFORE_AGENT: u32 = 64;
 
 /// The other end of a connection within this host does not come to the registry: it may be another user's.
-pub(super) fn ask_agent(index: u32, socket: &Socket, fd: i32, session: &Session) {
+pub(super) fn ask_agent(index: u32, socket: &Socket, fd: i32) {
     let calls = socket.calls.load(Ordering::Relaxed);
     if calls < settings().promote_after.saturating_add(CALLS_BEFORE_AGENT)
         || socket.asked.swap(true, Ordering::Relaxed)
@@ -87,7 +87,7 @@ pub(super) fn ask_agent(index: u32, socket: &Socket, fd: i32, session: &Session)
     if let Some(_slow) = SLOW.try_lock()
         && table::socket(fd) == Some(index)
     {
-        agent::offer(session, index, socket, fd);
+        agent::offer(index, socket, fd);
     } else {
         socket.asked.store(false, Ordering::Relaxed);
     }
@@ -109,8 +109,7 @@ pub fn leave_again(index: u32, socket: &Socket, fd: i32) {
 fn again(index: u32, socket: &Socket, fd: i32) {
     match socket.far() {
         Far::Opened { slot, generation } => {
-            let worth = agent::channel_of(socket).is_none_or(|channel| channel.is_worth(slot));
-            if worth {
+            if agent::is_worth(socket, slot) {
                 rejoin(index, socket, fd, slot, generation);
             }
         }
@@ -121,11 +120,10 @@ fn again(index: u32, socket: &Socket, fd: i32) {
             if calls.is_multiple_of(CALLS_BETWEEN_OFFERS)
                 && !inside::in_handler()
                 && let Some(_slow) = SLOW.try_lock()
-                && let Some(session) = session::current()
                 && !socket.peer_gone.load(Ordering::Relaxed)
                 && !socket.shut.load(Ordering::Relaxed)
             {
-                agent::offer(session, index, socket, fd);
+                agent::offer(index, socket, fd);
             }
         }
     }

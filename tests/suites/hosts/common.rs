@@ -1,7 +1,7 @@
 //! Running the same exercise natively and under Convoy, and what must be true of the second.
 
 use convoy_tests::hosts::peers::Job;
-use convoy_tests::hosts::{Plan, World};
+use convoy_tests::hosts::{Pair, Plan, World};
 use convoy_tests::{Counters, Mode};
 
 /// Agents over the kernel's TCP.
@@ -74,6 +74,22 @@ pub fn check(world: &World, expect: Expect) {
     world.check(counters.get("streams_far") > 0, "no connection was accelerated");
     world.check(counters.get("bytes_sent") > 0, "no byte was sent through a channel");
     world.check(counters.get("bytes_received") > 0, "no byte was received through a channel");
+}
+
+/// Ends the traffic of so many connections; streams that lost their link have returned to the kernel.
+pub fn survived(world: &World, mut pair: Pair<'_>, connections: usize) {
+    pair.goes_on(4);
+    pair.stop();
+    let said = pair.succeeds();
+    world.check(said.matches("all, then end").count() == connections, &said);
+    world.check(said.matches("echoed").count() == connections, &said);
+}
+
+/// At least one stream has.
+pub fn failed_over(world: &World) {
+    let counters = world.counters();
+    world
+        .check(counters.get("failovers") > 0, "a link was lost under live streams, and none has failed over");
 }
 
 /// Lets the agents of two hosts find each other, so that short connections have a way from the beginning. What this

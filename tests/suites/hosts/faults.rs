@@ -3,7 +3,7 @@
 
 use convoy_tests::hosts::{Pair, Plan, World, until};
 
-use crate::common::{TCP, convoy, job};
+use crate::common::{TCP, convoy, failed_over, job, survived};
 
 /// Traffic on accelerated connections, which goes on until it is stopped. Those that were turned down because an agent
 /// has just come back are ended, and others made.
@@ -46,21 +46,6 @@ fn accelerated_again(world: &World, port: u16) {
     });
 }
 
-/// Ends the traffic; streams that lost their link have returned to the kernel.
-fn survived(world: &World, mut pair: Pair<'_>) {
-    pair.goes_on(4);
-    pair.stop();
-    let said = pair.succeeds();
-    world.check(said.matches("all, then end").count() == 6, &said);
-    world.check(said.matches("echoed").count() == 6, &said);
-}
-
-fn failed_over(world: &World) {
-    let counters = world.counters();
-    world
-        .check(counters.get("failovers") > 0, "a link was lost under live streams, and none has failed over");
-}
-
 fn crash_of_the_agent(provider: &str, host: usize, io: &str) {
     convoy(provider, &Plan::pair(), |world| {
         world.start_agents();
@@ -70,7 +55,7 @@ fn crash_of_the_agent(provider: &str, host: usize, io: &str) {
         world.host(1 - host).agent_lives();
         world.host(host).start_agent(&["--insecure"]);
         accelerated_again(world, 7001);
-        survived(world, pair);
+        survived(world, pair, 6);
         failed_over(world);
     });
 }
@@ -91,7 +76,7 @@ fn crash_of_both_agents(provider: &str) {
         pair.goes_on(4);
         world.start_agents();
         accelerated_again(world, 7001);
-        survived(world, pair);
+        survived(world, pair, 6);
         failed_over(world);
     });
 }
@@ -106,7 +91,7 @@ fn agents_end_and_start_again(provider: &str) {
             pair.goes_on(4);
             world.host(host).start_agent(&["--insecure"]);
             accelerated_again(world, port + 1);
-            survived(world, pair);
+            survived(world, pair, 6);
         }
         failed_over(world);
     });
@@ -123,7 +108,7 @@ fn agent_stands_still(provider: &str, stopped: usize) {
         other.agent_says("link lost");
         world.host(stopped).signal_agent(libc::SIGCONT);
         world.host(stopped).agent_says("link lost");
-        survived(world, pair);
+        survived(world, pair, 6);
         failed_over(world);
         accelerated_again(world, 7001);
     });
@@ -147,7 +132,7 @@ fn interface_goes_down_and_up(provider: &str) {
         std::thread::sleep(std::time::Duration::from_secs(3));
         world.host(0).configure("link set net0 up").unwrap();
         pair.goes_on(8);
-        survived(world, pair);
+        survived(world, pair, 6);
         let lost = (0..2).any(|host| world.host(host).agent_said("link lost") > 0);
         if lost {
             failed_over(world);
@@ -195,7 +180,7 @@ fn agent_crashes_again_and_again() {
             let host = world.host(round % 2);
             host.kill_agent();
             host.start_agent(&["--insecure"]);
-            survived(world, pair);
+            survived(world, pair, 6);
         }
         failed_over(world);
     });

@@ -4,7 +4,7 @@ use convoy_tests::Mode;
 use convoy_tests::arena::find;
 use convoy_tests::hosts::{Pair, Plan, World, network, skip};
 
-use crate::common::{Expect, TCP, UDP, both, both_with, check, convoy, job};
+use crate::common::{Expect, TCP, UDP, both, both_with, check, convoy, failed_over, job, survived};
 
 /// Three hosts on one network, each talking to both others at the same time.
 fn three_hosts(provider: &str) {
@@ -194,11 +194,8 @@ fn a_rail_dies() {
         pair.goes_on(4);
         world.host(0).configure("link set net1 up").unwrap();
         world.eventually("the rail is linked again", || world.links_up() == [3, 3]);
-        pair.goes_on(4);
-        pair.stop();
-        let said = pair.succeeds();
-        world.check(said.matches("all, then end").count() == 6, &said);
-        world.check(world.counters().get("failovers") > 0, "no stream has failed over");
+        survived(world, pair, 6);
+        failed_over(world);
     });
 }
 

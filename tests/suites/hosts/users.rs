@@ -2,7 +2,7 @@
 
 use convoy_tests::hosts::{Plan, World, until};
 
-use crate::common::{Expect, TCP, check, convoy, job};
+use crate::common::{Expect, TCP, check, convoy, failed_over, job, survived};
 
 /// nobody, who has no files of its own.
 const OTHER: u32 = 65534;
@@ -44,11 +44,8 @@ fn the_agent_between_users_crashes() {
         pair.go();
         pair.goes_on(2);
         world.host(0).kill_agent();
-        pair.goes_on(4);
-        pair.stop();
-        let said = pair.succeeds();
-        world.check(said.matches("all, then end").count() == 4, &said);
-        world.check(world.counters().get("failovers") > 0, "no stream has failed over");
+        survived(world, pair, 4);
+        failed_over(world);
     });
 }
 

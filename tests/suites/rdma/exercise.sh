@@ -34,14 +34,16 @@ on() { # HOST COMMAND...   the shell that runs this in the background becomes th
     if [ "${REPLACE:-0}" = 1 ]; then exec "${words[@]}" "${@:2}"; else "${words[@]}" "${@:2}"; fi
 }
 
-wait_for() { # FILE TEXT
+until_true() { # WHAT COMMAND...
     local _
     for _ in $(seq 1200); do
-        if grep -q "$2" "$1" 2>/dev/null; then return; fi
+        if "${@:2}" 2>/dev/null; then return; fi
         sleep 0.1
     done
-    fail "nothing of '$2' in $1"
+    fail "this does not come about: $1"
 }
+
+wait_for() { until_true "'$2' in $1" grep -q "$2" "$1"; } # FILE TEXT
 
 AGENT=0
 start_agent() { # HOST LETTER
@@ -98,6 +100,18 @@ losses() {
     say "with one packet of a hundred lost"
 }
 
+has_far_streams() { on "$HOST_A" "$COMMAND" stat --json | grep -q '"streams_far": *[1-9]'; }
+
+progress() { grep -c '^progress' "$WORK/client.out" || true; }
+
+# The traffic of the client gets on from here.
+goes_on() {
+    local before
+    before=$(progress)
+    until_true "traffic" more_than "$before"
+}
+more_than() { [ "$(progress)" -gt "$(($1 + 1))" ]; }
+
 crash() {
     PORT=$((PORT + 1))
     local server client
@@ -109,11 +123,12 @@ crash() {
         --connections 3 --bytes 0 --pace 2000 --go "$WORK/go" --stop "$WORK/stop" >"$WORK/client.out" 2>&1 &
     client=$!
     wait_for "$WORK/client.out" connected
+    until_true "far streams" has_far_streams
     : >"$WORK/go"
-    sleep 3
+    goes_on
     kill -9 "$AGENT"
     wait_for "$WORK/client.out" "has returned to the kernel"
-    sleep 1
+    goes_on
     : >"$WORK/stop"
     wait $client || fail "client across the crash of an agent"
     wait $server || fail "server across the crash of an agent"
