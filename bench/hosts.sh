@@ -6,7 +6,7 @@
 #                               what ./dev bench-rdma runs in a virtual machine with Soft-RoCE
 #
 # Environment: RELEASE (where convoy, libconvoy.so and load-* are), CONVOY_FABRIC (tcp), ROUNDS (3), SECONDS_EACH (2),
-# REQUESTS (of redis-benchmark, 200000),
+# REQUESTS (of redis-benchmark, 200000), ONLY (measure only what this pattern is found in: "redis"),
 # PIN=1 gives each host one processor of its own, as two hosts have, RSOCKETS=1 measures librspreload.so too.
 set -euo pipefail
 
@@ -161,6 +161,7 @@ median() { sort -g | awk '{all[NR] = $1} END {print all[int((NR + 1) / 2)]}'; }
 
 measure() { # NAME FIGURE PROGRAM SERVER-ARGS CLIENT-ARGS
     local kinds=(tcp convoy) kind
+    [[ "$1" =~ ${ONLY:-.} ]] || return 0
     # With 64 sockets rsockets do not get through, and redis they do not start.
     case "${RSOCKETS:-0} $3 $5" in
         "0 "* | *" redis "* | *"--sockets 64"*) ;;
