@@ -24,9 +24,11 @@ macro_rules! call {
 }
 
 mod cancel;
+mod epoll;
 mod signals;
 mod unix;
 pub use cancel::*;
+pub use epoll::*;
 pub use signals::*;
 pub use unix::*;
 
@@ -207,35 +209,6 @@ pub unsafe fn ppoll(
     mask: *const libc::sigset_t,
 ) -> Answer<usize> {
     call!(ppoll, set, count, timeout, mask, KERNEL_SIGSET_BYTES)
-}
-
-pub fn epoll_create() -> Answer<c_int> {
-    call!(epoll_create1, libc::EPOLL_CLOEXEC).map(|fd| fd as c_int)
-}
-
-/// # Safety
-/// `event` is null or valid.
-pub unsafe fn epoll_ctl(
-    epoll: c_int,
-    operation: c_int,
-    fd: c_int,
-    event: *mut libc::epoll_event,
-) -> Answer<()> {
-    call!(epoll_ctl, epoll, operation, fd, event).map(drop)
-}
-
-/// epoll_pwait2(2), Linux 5.11; `timeout` null waits for ever.
-///
-/// # Safety
-/// `events` has room for `count`; `timeout` and `mask` are null or valid.
-pub unsafe fn epoll_wait(
-    epoll: c_int,
-    events: *mut libc::epoll_event,
-    count: c_int,
-    timeout: *const libc::timespec,
-    mask: *const libc::sigset_t,
-) -> Answer<usize> {
-    call!(epoll_pwait2, epoll, events, count, timeout, mask, KERNEL_SIGSET_BYTES)
 }
 
 /// # Safety

@@ -64,6 +64,7 @@ mod epoll_groups {
         convoy_tests::Check::new,
         [
             mixed_kinds,
+            sleep_beside_unread_bytes,
             several_epolls,
             nested,
             nested_edge,

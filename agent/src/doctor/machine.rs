@@ -20,7 +20,7 @@ const DIRECTORY_LEAST: u64 = MIB;
 const MEMORY_LEAST: u64 = 16 * MIB;
 /// Convoy's own descriptors in a process with many peers.
 const DESCRIPTORS_ENOUGH: u64 = 1024;
-/// First kernel with epoll_pwait2, the youngest system call that Convoy needs.
+/// First kernel with epoll_pwait2, without which waits are rounded up to milliseconds; nothing older has been tried.
 const KERNEL_LEAST: (u32, u32) = (5, 11);
 
 pub(super) fn examine(given: Option<&Path>) -> Findings {

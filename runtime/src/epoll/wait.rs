@@ -121,8 +121,11 @@ impl Waiter<'_> {
         }
     }
 
-    /// Cheap sign that the user side has work.
+    /// Cheap sign that the user side has work. Frames are nothing to an instance whose members the kernel serves.
     fn something(&self) -> bool {
+        if self.instance.lock().kernel_only() {
+            return false;
+        }
         self.instance.has_notes() || channel::all().any(channel::Channel::has_frames) || self.state_has_work()
     }
 

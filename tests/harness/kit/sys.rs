@@ -2,6 +2,7 @@
 #![allow(clippy::cast_sign_loss, clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
 
 use std::ptr::{null, null_mut};
+use std::time::Duration;
 
 use libc::{c_int, c_void, iovec, ssize_t};
 
@@ -170,6 +171,14 @@ pub fn timeval(milliseconds: i64) -> libc::timeval {
 /// A `timespec` of milliseconds.
 pub fn timespec(milliseconds: i64) -> libc::timespec {
     libc::timespec { tv_sec: milliseconds / 1000, tv_nsec: milliseconds % 1000 * 1_000_000 }
+}
+
+/// Processor time that this thread has used.
+pub fn thread_time() -> Duration {
+    let mut time = timespec(0);
+    // SAFETY: a valid place for the time.
+    status(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) }).expect("a clock");
+    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }
 
 /// `poll` on several descriptors; -1 milliseconds waits for ever.

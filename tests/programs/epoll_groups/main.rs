@@ -12,6 +12,7 @@ use convoy_tests::kit::{Link, main as run};
 fn main() {
     run(&[
         ("mixed_kinds", others::mixed_kinds),
+        ("sleep_beside_unread_bytes", others::sleep_beside_unread_bytes),
         ("several_epolls", others::several_epolls),
         ("nested", others::nested),
         ("nested_edge", others::nested_edge),

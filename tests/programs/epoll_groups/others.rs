@@ -1,5 +1,7 @@
 //! Other descriptors, other epolls, nested ones.
 
+use std::time::Instant;
+
 use convoy_tests::kit::epoll::{ET, Epoll, IN, OUT, RDHUP};
 use convoy_tests::kit::net::Family;
 use convoy_tests::kit::{Case, net, show, sys};
@@ -40,6 +42,28 @@ pub(crate) fn mixed_kinds(case: &mut Case) {
         link.finish();
         link.recv_with(5, libc::MSG_WAITALL).unwrap();
     }
+}
+
+fn asleep(name: &str, wait: impl FnOnce() -> String) {
+    let (worked, began) = (sys::thread_time(), Instant::now());
+    let waited = wait();
+    say!("{name}: {waited}, asleep: {}", sys::thread_time() - worked < began.elapsed() / 2);
+}
+
+/// Bytes that nobody asks for keep no thread awake that waits for something else.
+pub(crate) fn sleep_beside_unread_bytes(case: &mut Case) {
+    let mut links = case.links(2);
+    let (out, _inn) = sys::pipe();
+    let (strangers, streams) = (Epoll::new(), Epoll::new());
+    strangers.add(out, IN, 1).unwrap();
+    streams.add(links[1].fd, IN, 2).unwrap();
+    links[0].ask("send 5");
+    asleep("strangers", || strangers.look(100));
+    links[0].ask("send 5");
+    asleep("streams", || streams.look(100));
+    links[0].ask("send 5");
+    asleep("poll", || sys::events(sys::poll_one(links[1].fd, libc::POLLIN, 100)));
+    say!("{}", show(links[0].recv_with(15, libc::MSG_WAITALL)));
 }
 
 pub(crate) fn several_epolls(case: &mut Case) {
