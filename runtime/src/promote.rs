@@ -16,12 +16,18 @@ use crate::{epoll, fork, inside, position, stats, sys, table};
 use core::net::{IpAddr, Ipv6Addr};
 use core::sync::atomic::{Ordering, fence};
 
+/// Calls between two looks whether the agent wants a connection on the fabric by now: that may never come.
+const CALLS_PER_LOOK: u32 = 8;
+
 /// Called for each data call on a candidate; cheap until the connection has proven busy. True when the socket is
 /// promoted now.
 #[inline]
 pub fn consider(index: u32, socket: &Socket, fd: i32) -> bool {
-    let calls = socket.calls.fetch_add(1, Ordering::Relaxed);
+    // Not exact when threads share the connection, and need not be.
+    let calls = socket.calls.load(Ordering::Relaxed);
+    socket.calls.store(calls.wrapping_add(1), Ordering::Relaxed);
     calls >= settings().promote_after
+        && (calls.is_multiple_of(CALLS_PER_LOOK) || !matches!(socket.far(), Far::Opened { .. }))
         && !inside::in_handler()
         && !epoll::unsure(fd)
         && attempt(index, socket, fd)

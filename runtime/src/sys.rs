@@ -123,16 +123,32 @@ pub unsafe fn pread(fd: c_int, into: *mut u8, bytes: usize, offset: i64) -> Answ
     call!(pread64, fd, into, bytes, offset)
 }
 
+/// sendmsg(2), for a single part the same by sendto(2), which has less to look at.
+///
 /// # Safety
 /// `parts` are `count` valid iovecs with readable memory.
+#[inline]
 pub unsafe fn sendmsg(fd: c_int, parts: *const libc::iovec, count: usize, flags: c_int) -> Answer<usize> {
+    if count == 1 {
+        // SAFETY: one iovec, says the caller.
+        let part = unsafe { parts.read() };
+        return call!(sendto, fd, part.iov_base, part.iov_len, flags, 0, 0);
+    }
     let message = message(parts, count);
     call!(sendmsg, fd, &message as *const libc::msghdr, flags)
 }
 
+/// recvmsg(2), for a single part the same by recvfrom(2).
+///
 /// # Safety
 /// `parts` are `count` valid iovecs with writable memory.
+#[inline]
 pub unsafe fn recvmsg(fd: c_int, parts: *const libc::iovec, count: usize, flags: c_int) -> Answer<usize> {
+    if count == 1 {
+        // SAFETY: one iovec, says the caller.
+        let part = unsafe { parts.read() };
+        return call!(recvfrom, fd, part.iov_base, part.iov_len, flags, 0, 0);
+    }
     let mut message = message(parts, count);
     call!(recvmsg, fd, &mut message as *mut libc::msghdr, flags)
 }

@@ -57,7 +57,8 @@ impl Waiter<'_> {
         let before = Interruptions::so_far();
         loop {
             // The kernel's descriptors come first when it is their turn, so that neither side starves.
-            let kernel_first = self.instance.kernel_due();
+            let kernel_only = self.instance.lock().kernel_only();
+            let kernel_first = !kernel_only && self.instance.kernel_due();
             let mut filled = if kernel_first { self.ask_kernel(events, Some(&NOW))? } else { 0 };
             filled += self.user_side(events.get_mut(filled..).unwrap_or_default());
             if !kernel_first && (now_only || filled > 0 && self.instance.lock().has_kernel_members()) {
@@ -73,7 +74,7 @@ impl Waiter<'_> {
                 self.pass_on();
                 return Ok(filled);
             }
-            if !self.instance.lock().kernel_only() && spin::until(|| self.something()) {
+            if !kernel_only && spin::until(|| self.something()) {
                 continue;
             }
             if before.any_since() {
