@@ -21,6 +21,7 @@ mod large;
 mod link;
 mod message;
 mod metrics;
+mod owes;
 mod program;
 mod receive;
 mod registrations;

@@ -86,6 +86,8 @@ pub(super) struct Engine {
     pub(super) controls: Vec<Control>,
     /// Streams whose programs have something to look at.
     pub(super) touched: Vec<(usize, u32)>,
+    /// Bells by which these are to be woken, with their programs.
+    pub(super) bells: Vec<(usize, u16)>,
     /// Streams that end when their last batch has left.
     pub(super) ending: Vec<(usize, u32)>,
 }
@@ -148,6 +150,7 @@ impl Engine {
             delivered: Vec::new(),
             controls: Vec::new(),
             touched: Vec::new(),
+            bells: Vec::new(),
             ending: Vec::new(),
         }
     }
@@ -229,7 +232,10 @@ impl Engine {
         let waits = |program: &Program| !program.overflow.is_empty() || !program.outbox.is_empty();
         let overflow = self.programs.iter().flatten().any(waits) || throttled;
         self.tell_rest();
-        let due = self.links.iter().flatten().filter_map(|link| link.gather.poll_timeout()).min();
+        // An answer that is due already has no room at the moment.
+        let answer = |link: &Link| link.owes.due().filter(|due| *due > self.now_us);
+        let due = |link: &Link| link.gather.poll_timeout().into_iter().chain(answer(link)).min();
+        let due = self.links.iter().flatten().filter_map(due).min();
         let due = due.map(|due| Duration::from_micros(due.saturating_sub(self.now_us).max(1)));
         let limit = match (news || !may_sleep, polled, overflow) {
             (true, ..) => Duration::ZERO,

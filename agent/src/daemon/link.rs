@@ -1,5 +1,6 @@
 //! A link to another agent: what waits to be sent, what was sent and not delivered, its streams.
 
+use super::owes::Owes;
 use super::program::Taken;
 use super::wire::Wire;
 use super::worth::Worth;
@@ -80,8 +81,7 @@ pub(crate) struct Link {
     silent: Option<(u32, Instant)>,
     /// Switches of programs that were told in batches that are not consumed: batch, stream, number.
     pub(crate) announced: VecDeque<(u32, StreamNumber, u32)>,
-    /// Batches with more than cursors have arrived and were not answered.
-    pub(crate) owes: bool,
+    pub(super) owes: Owes,
     pub(crate) counters: LinkCounters,
     pub(super) worth: Worth,
     /// How bytes on the wire are counted.
@@ -182,7 +182,7 @@ impl Link {
             unanswered: VecDeque::new(),
             silent: None,
             announced: VecDeque::new(),
-            owes: false,
+            owes: Owes::Nothing,
             counters: LinkCounters::default(),
             worth: Worth::default(),
             wire: Wire::default(),

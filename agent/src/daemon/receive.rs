@@ -3,6 +3,7 @@
 use super::engine::Engine;
 use super::large;
 use super::link::LinkState;
+use super::owes::Owes;
 use super::program::{GiveError, Origin, Program};
 use convoy_aggregator::batch::{Control, HEAD_BYTES, Head, Record, Records};
 use convoy_aggregator::link::UNIT;
@@ -137,9 +138,10 @@ impl Engine {
 
     fn take_records(&mut self, index: usize, sequence: u32, batch: &[u8]) -> Result<(), String> {
         let mut held = 0;
-        let mut any = false;
+        let (mut any, mut soon) = (false, false);
         for record in Records::new(batch) {
             any = true;
+            soon |= !matches!(record, Ok(Record::Data { .. }));
             match record.map_err(|error| error.to_string())? {
                 Record::Data { stream, bytes } => {
                     held += u32::from(!self.take_data(index, sequence, stream, bytes)?);
@@ -157,7 +159,12 @@ impl Engine {
             }
         }
         if let Some(link) = self.links[index].as_mut() {
-            link.owes |= any;
+            link.owes = match (any, soon) {
+                (false, _) => link.owes,
+                (true, false) => link.owes.or_since(self.now_us),
+                // Switches, credit and room for large payloads are waited for.
+                (true, true) => Owes::Now,
+            };
             link.receive.hold(sequence, held);
             if held == 0 {
                 link.receive.delivered(sequence);
@@ -339,7 +346,7 @@ impl Engine {
         {
             link.receive.hand_over(sequence);
             link.receive.delivered(sequence);
-            link.owes = true;
+            link.owes = Owes::Now;
         }
     }
 
@@ -355,12 +362,24 @@ impl Engine {
         }
         fence_before_ring();
         for (program, slot) in self.touched.drain(..) {
+            let port = self.programs[program].as_ref().and_then(|program| program.port.as_ref());
+            for bell in port.into_iter().flat_map(|port| port.bells(slot)) {
+                // Once for all streams that are waited for by it.
+                if self.bells.len() >= MOST_BELLS || !self.bells.contains(&(program, bell)) {
+                    self.bells.push((program, bell));
+                }
+            }
+        }
+        for (program, bell) in self.bells.drain(..) {
             if let Some(port) = self.programs[program].as_ref().and_then(|program| program.port.as_ref()) {
-                self.counters.doorbells_rung += u64::from(port.ring(slot));
+                self.counters.doorbells_rung += u64::from(port.ring(bell));
             }
         }
     }
 }
+
+/// From so many bells on, none is looked for before it is noted once more.
+const MOST_BELLS: usize = 32;
 
 impl Program {
     /// What the other end of a stream says. What the program would take for a lie of its channel is refused here.

@@ -2,6 +2,7 @@
 
 use super::engine::Engine;
 use super::link::{BATCH_BYTES, Link, LinkState};
+use super::owes::Owes;
 use super::program::{Program, Target};
 use convoy_aggregator::batch::{Control, HEAD_BYTES, Head, Writer};
 use convoy_fabric::{Fabric, PostError, Source, Write};
@@ -11,8 +12,6 @@ use convoy_runtime::port::{Lie, SlotState};
 const QUANTUM: usize = 8 << 10;
 /// Batches that may be on their way while small ones still leave at once.
 const EAGER: usize = 3;
-/// Batches that arrived before an answer is sent for its own sake, while there is work to do.
-const MOST_UNTOLD: u32 = 2;
 /// Bytes of the peer's ring that are kept for answers.
 const ANSWERS: usize = 8 << 10;
 /// Writes that a turn may post, beside those on their way.
@@ -158,12 +157,14 @@ impl Engine {
         any
     }
 
-    /// Answers what has arrived and was not answered by batches with something in them.
+    /// Answers what has arrived and was not answered by batches with something in them, when it is time to.
     pub(super) fn acknowledge(&mut self) {
         for index in 0..self.links.len() {
-            let owes =
-                self.links[index].as_ref().is_some_and(|link| link.state == LinkState::Up && link.owes);
-            if owes {
+            let due = self.links[index]
+                .as_ref()
+                .filter(|link| link.state == LinkState::Up)
+                .and_then(|link| if link.must_answer() { Some(0) } else { link.owes.due() });
+            if due.is_some_and(|due| due <= self.now_us) {
                 self.transmit_one(index, true);
             }
         }
@@ -171,7 +172,7 @@ impl Engine {
 
     fn transmit_one(&mut self, index: usize, answer: bool) -> bool {
         let Some(link) = self.links[index].as_mut() else { return false };
-        let untold = link.owes && link.receive.untold() >= MOST_UNTOLD;
+        let untold = link.must_answer();
         let wanted = link.has_pending() && due(link, self.now_us) || answer || untold;
         let large = link.may_write_large();
         if !(wanted || large) {
@@ -300,7 +301,7 @@ fn build(link: &mut Link, programs: &mut [Option<Program>], room: &mut [u8], now
     let (length, full) = (writer.len(), !writer.is_empty());
     let place = link.send.place(length);
     let (consumed, delivered) = link.receive.tell();
-    link.owes = false;
+    link.owes = Owes::Nothing;
     if let Some(place) = place {
         Head { length: length as u32, sequence: place.sequence, consumed, delivered }.write(room);
     }

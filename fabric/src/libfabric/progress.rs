@@ -13,6 +13,8 @@ use crate::{Event, LinkId};
 const BATCH: usize = 32;
 /// Batches read from a queue in one poll, so that a peer cannot keep this side in it.
 const BATCHES: usize = 32;
+/// Polls of a busy rail from one look at the event queue to the next.
+const POLLS_PER_NOTICE: u32 = 64;
 
 impl Rail {
     /// [`crate::Fabric::poll`].
@@ -30,7 +32,10 @@ impl Rail {
         // The end of a connection is looked at when nothing is left that came before it.
         if drained {
             self.core.slots.reap(dead);
-            self.read_notices(events);
+            if self.unnoticed == 0 || self.links.values().any(|link| link.stage != Stage::Up) {
+                self.read_notices(events);
+            }
+            self.unnoticed = (self.unnoticed + 1) % POLLS_PER_NOTICE;
         }
         self.catch_up(events);
         if !self.core.profile.connected {

@@ -83,6 +83,8 @@ pub struct Rail {
     pub failed: Vec<(LinkId, String)>,
     /// Links that there have been.
     serial: u64,
+    /// Polls since the event queue was read, which takes a system call with some providers.
+    pub unnoticed: u32,
     pub core: Core,
     name: String,
     address: Vec<u8>,
@@ -118,7 +120,7 @@ impl Rail {
         let Profile { ref provider, format, messages, .. } = core.profile;
         let address = Address { provider, format, messages, name: &own }.encode()?;
         let (links, memories, tags, failed, serial) = Default::default();
-        Ok(Rail { links, listener, memories, tags, failed, serial, core, name, address })
+        Ok(Rail { links, listener, memories, tags, failed, serial, unnoticed: 0, core, name, address })
     }
 
     /// Reads a peer's address.
@@ -300,6 +302,8 @@ impl Fabric for Rail {
                 || (self.core.profile.timed && unanswered);
         }
         self.core.set_alarm(alarm);
+        // The next poll has to hear what keeps this side awake, or has woken it.
+        self.unnoticed = 0;
         self.core.try_wait()
     }
 }

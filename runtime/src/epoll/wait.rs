@@ -55,10 +55,12 @@ impl Waiter<'_> {
         let now_only = timeout.is_some_and(|time| time.tv_sec == 0 && time.tv_nsec == 0);
         let deadline = timeout.map(|time| sys::now_ns().saturating_add(wait::nanoseconds(time)));
         let before = Interruptions::so_far();
+        if let Some(result) = self.kernel_alone(events, timeout, before) {
+            return result;
+        }
         loop {
             // The kernel's descriptors come first when it is their turn, so that neither side starves.
-            let kernel_only = self.instance.lock().kernel_only();
-            let kernel_first = !kernel_only && self.instance.kernel_due();
+            let kernel_first = self.instance.kernel_due();
             let mut filled = if kernel_first { self.ask_kernel(events, Some(&NOW))? } else { 0 };
             filled += self.user_side(events.get_mut(filled..).unwrap_or_default());
             if !kernel_first && (now_only || filled > 0 && self.instance.lock().has_kernel_members()) {
@@ -74,7 +76,7 @@ impl Waiter<'_> {
                 self.pass_on();
                 return Ok(filled);
             }
-            if !kernel_only && spin::until(|| self.something()) {
+            if !self.instance.lock().kernel_only() && spin::until(|| self.something()) {
                 continue;
             }
             if before.any_since() {
@@ -88,6 +90,34 @@ impl Waiter<'_> {
                 self.pass_on();
                 return Ok(filled);
             }
+        }
+    }
+
+    /// The whole wait where the kernel serves everything, unless a stream joins meanwhile.
+    fn kernel_alone(
+        &self,
+        events: &mut [libc::epoll_event],
+        timeout: Option<&libc::timespec>,
+        before: Interruptions,
+    ) -> Option<Result<usize, i32>> {
+        {
+            let mut state = self.instance.lock();
+            if !state.kernel_only() {
+                return None;
+            }
+            state.sleepers += 1;
+        }
+        hold::release_all();
+        let result = if before.any_since() { Err(libc::EINTR) } else { self.kernel_wait(events, timeout) };
+        let mut state = self.instance.lock();
+        state.rouse();
+        if state.kernel_only() {
+            return Some(result);
+        }
+        match result.map(|filled| state.without_own(events, filled)) {
+            // Only what wakes for a stream, or nothing but the time that has passed.
+            Ok(0) => None,
+            result => Some(result),
         }
     }
 
@@ -170,30 +200,24 @@ impl Waiter<'_> {
         if events.is_empty() {
             return Ok(0);
         }
+        let filled = self.kernel_wait(events, timeout)?;
+        let mut state = self.instance.lock();
+        Ok(if state.kernel_only() { filled } else { state.without_own(events, filled) })
+    }
+
+    fn kernel_wait(
+        &self,
+        events: &mut [libc::epoll_event],
+        timeout: Option<&libc::timespec>,
+    ) -> Result<usize, i32> {
         stats::process().epoll_kernel_looks.add(1);
         let timeout = timeout.map_or(core::ptr::null(), |time| time as *const libc::timespec);
         // SAFETY: room for the given number of events; the others are null or valid.
-        let filled = unsafe {
+        unsafe {
             let wait =
                 || sys::epoll_wait(self.epoll, events.as_mut_ptr(), events.len() as i32, timeout, self.mask);
             sys::cancellable(wait)
-        }?;
-        let mut state = self.instance.lock();
-        if state.kernel_only() {
-            return Ok(filled);
         }
-        let mut kept = 0;
-        for index in 0..filled {
-            let Some(event) = events.get(index).copied() else { break };
-            if state.take_own(event.u64) {
-                continue;
-            }
-            if let Some(place) = events.get_mut(kept) {
-                *place = event;
-                kept += 1;
-            }
-        }
-        Ok(kept)
     }
 }
 
@@ -207,15 +231,13 @@ fn doze(fd: i32, asleep: bool, depth: u32) {
     let Entry::Epoll(number) = table::get(fd) else { return };
     let Some(instance) = at(number) else { return };
     let mut state = instance.lock();
-    state.sleepers = if asleep { state.sleepers + 1 } else { state.sleepers.saturating_sub(1) };
-    if let Some(bell) = &state.bell {
-        if asleep {
-            bell.doze()
-        } else {
-            bell.wake(false);
-            // Rings may have been taken.
-            state.unseen = true;
+    if asleep {
+        state.sleepers += 1;
+        if let Some(bell) = &state.bell {
+            bell.doze();
         }
+    } else {
+        state.rouse();
     }
     if depth > 0 && !state.nested.is_empty() {
         let nested = descriptors(&state);

@@ -2,6 +2,7 @@
 
 use super::{AGENT, Lie, PROGRAM, Port};
 use crate::shm::frames::write_header;
+use crate::shm::waiters::Bells;
 use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
 use core::sync::atomic::{Ordering, fence};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -95,17 +96,19 @@ impl Port {
         }
     }
 
-    /// Wakes who waits for a stream. To be called after [`Port::publish`] or a change of its line, and a
-    /// [`fence_before_ring`]. How many bells were rung.
-    pub fn ring(&self, slot: u32) -> u32 {
-        let mut rung = 0;
-        for bell in self.segment.line(slot, PROGRAM).receive_waiters.snapshot() {
-            if self.bells.word(bell).must_ring(self.process) {
-                rung += 1;
-                self.write_fifo(bell);
-            }
+    /// The bells of those who wait for a stream.
+    pub fn bells(&self, slot: u32) -> Bells {
+        self.segment.line(slot, PROGRAM).receive_waiters.snapshot()
+    }
+
+    /// Wakes who sleeps by a bell. To be called after [`Port::publish`] or a change of a line, and a
+    /// [`fence_before_ring`]. Whether it was rung.
+    pub fn ring(&self, bell: u16) -> bool {
+        let rings = self.bells.word(bell).must_ring(self.process);
+        if rings {
+            self.write_fifo(bell);
         }
-        rung
+        rings
     }
 
     fn write_fifo(&self, number: u16) {

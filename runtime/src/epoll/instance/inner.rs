@@ -78,6 +78,32 @@ impl State {
         }
     }
 
+    /// A thread that slept in this instance is awake.
+    pub fn rouse(&mut self) {
+        self.sleepers = self.sleepers.saturating_sub(1);
+        if let Some(bell) = &self.bell {
+            bell.wake(false);
+            // Rings may have been taken.
+            self.unseen = true;
+        }
+    }
+
+    /// Takes Convoy's own registrations out of the first `filled` events and acts upon them; how many are left.
+    pub fn without_own(&mut self, events: &mut [libc::epoll_event], filled: usize) -> usize {
+        let mut kept = 0;
+        for index in 0..filled {
+            let Some(event) = events.get(index).copied() else { break };
+            if self.take_own(event.u64) {
+                continue;
+            }
+            if let Some(place) = events.get_mut(kept) {
+                *place = event;
+                kept += 1;
+            }
+        }
+        kept
+    }
+
     /// A thread that sleeps in this instance looks again.
     pub fn wake_sleeper(&self) {
         if self.sleepers > 0
