@@ -14,6 +14,7 @@
 
 mod background;
 mod broker;
+mod closer;
 mod engine;
 mod hosts;
 mod joint;

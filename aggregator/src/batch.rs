@@ -146,7 +146,8 @@ impl<'a> Writer<'a> {
 
     /// Begins a data record of `length` bytes, at most [`room`](Self::room): the place for them.
     pub fn data(&mut self, stream: u32, length: usize) -> Option<&mut [u8]> {
-        if length > self.room() {
+        // Not by `room`: what has none may still be asked for a record of no bytes.
+        if self.used + MAX_RECORD_HEAD + length > self.room.len() {
             return None;
         }
         self.varint(u64::from(stream) << 2 | DATA);

@@ -6,7 +6,7 @@
 //! another host.
 
 mod far;
-mod far_return;
+pub mod far_return;
 pub mod hold;
 mod list;
 pub mod queue;
@@ -196,7 +196,8 @@ impl Channel {
             recalled: false,
         };
         stream.queued.store(0, Ordering::Relaxed);
-        stream.kernel_senders.store(0, Ordering::Relaxed);
+        stream.forget_kernel_sends();
+        stream.shut_after.store(0, Ordering::Relaxed);
         stream.end_recovery(Recovery::None);
         stream.holders.store(1, Ordering::Relaxed);
         stream.open.store(1, Ordering::Release);

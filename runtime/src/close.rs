@@ -140,10 +140,14 @@ pub fn shutdown(fd: i32, how: i32) -> Handled {
         withdraw_from_agent(index, socket);
     }
     if socket.state() == State::Promoted
-        && how != libc::SHUT_RD
         && let Some((channel, slot)) = socket.stream()
     {
-        channel.settle_before_shutdown(slot, socket.generation());
+        if (libc::SHUT_RD..=libc::SHUT_RDWR).contains(&how) && channel.defer_shutdown(slot, how) {
+            return Some(Ok(0));
+        }
+        if how != libc::SHUT_RD {
+            channel.settle_before_shutdown(slot, socket.generation());
+        }
     }
     let result = sys::shutdown(fd, how).map(|()| 0);
     socket.hint.store(true, Ordering::Relaxed);

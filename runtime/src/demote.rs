@@ -24,6 +24,7 @@ pub fn demote(fd: i32, reason: Reason) {
         State::Promoted => {
             count(reason);
             if let Some((channel, slot)) = socket.stream() {
+                channel.await_return(slot, fd);
                 channel.send_through_kernel(slot);
                 let back = if channel.leads_to_agent() {
                     channel.recall_far(slot, socket.generation(), fd)

@@ -356,6 +356,15 @@ fn address(fd: i32, peer: bool) -> Option<Address> {
     }
 }
 
+/// The addresses of a connection, the lower one first: the same at both ends.
+pub type Ends = [Option<Address>; 2];
+
+/// See [`Ends`].
+pub fn ends(fd: i32) -> Option<Ends> {
+    let (local, peer) = (address(fd, false)?, address(fd, true)?);
+    Some([Some(local.min(peer)), Some(local.max(peer))])
+}
+
 /// Whether two sockets are the two ends of one connection.
 pub fn are_ends(one: i32, two: i32) -> bool {
     let ends = |fd| address(fd, false).zip(address(fd, true));

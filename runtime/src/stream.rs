@@ -6,7 +6,7 @@ use crate::api::Handled;
 use crate::channel::send::Sent;
 use crate::channel::{Channel, Trouble};
 use crate::iov::{self, Cursor, EMPTY};
-use crate::shm::party::Recovery;
+use crate::shm::party::{KernelSend, Recovery};
 use crate::socket::{self, Socket, State};
 use crate::wait::{self, spin};
 use crate::{agent, promote, stats, sys, table};
@@ -16,9 +16,6 @@ use core::sync::atomic::Ordering;
 const PARTS: usize = 64;
 /// Flags that only the kernel's own data path can honour.
 const KERNEL_ONLY: i32 = libc::MSG_OOB | libc::MSG_ERRQUEUE | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN;
-
-/// Between two looks whether a stream that returns to the kernel has done so.
-const BUSY_NS: u64 = 200_000;
 
 /// A connection that a call is about.
 struct Call<'a> {
@@ -184,8 +181,8 @@ impl Call<'_> {
                         return Ok(total);
                     }
                 }
-                Ok(Sent::Kernel) => {
-                    let (wanted, sent) = self.send_in_kernel(bytes);
+                Ok(Sent::Kernel(call)) => {
+                    let (wanted, sent) = self.send_in_kernel(bytes, call);
                     match sent {
                         Ok(sent) => {
                             total += bytes.skip(sent);
@@ -208,7 +205,11 @@ impl Call<'_> {
                 Ok(Sent::Busy) if self.nonblocking() => {
                     return if total > 0 { Ok(total) } else { Err(libc::EAGAIN) };
                 }
-                Ok(Sent::Busy) => sys::sleep_ns(BUSY_NS),
+                Ok(Sent::Busy) => {
+                    if let Err(errno) = wait::for_return(self.fd, self.channel, self.slot) {
+                        return if total > 0 { Ok(total) } else { Err(errno) };
+                    }
+                }
                 Ok(Sent::NoRoom) if bytes.remaining() == 0 => return Ok(total),
                 Ok(Sent::NoRoom) => {
                     let nonblocking = self.nonblocking();
@@ -227,13 +228,13 @@ impl Call<'_> {
     }
 
     /// One kernel call with as much as fits into it: how much that was, and what the kernel said.
-    fn send_in_kernel(&self, bytes: &Cursor) -> (usize, Result<usize, i32>) {
+    fn send_in_kernel(&self, bytes: &Cursor, call: KernelSend) -> (usize, Result<usize, i32>) {
         let mut parts = [EMPTY; PARTS];
         let count = bytes.rest(usize::MAX, &mut parts);
         let wanted = parts.iter().take(count).map(|part| part.iov_len).sum();
         // SAFETY: the parts are the rest of the program's buffers.
         let result = unsafe { sys::cancellable(|| sys::sendmsg(self.fd, parts.as_ptr(), count, self.flags)) };
-        self.channel.end_kernel_send(self.slot);
+        self.channel.end_kernel_send(self.slot, call);
         (wanted, result.inspect(|bytes| count_kernel(true, *bytes)))
     }
 

@@ -227,6 +227,26 @@ pub unsafe fn ppoll(
     call!(ppoll, set, count, timeout, mask, KERNEL_SIGSET_BYTES)
 }
 
+/// Puts one byte into a pipe without ever waiting, whatever the flags of its descriptor say and whoever may change them:
+/// vmsplice(2) with SPLICE_F_NONBLOCK.
+pub fn put_byte(pipe: c_int) -> Answer<()> {
+    static BYTE: u8 = 1;
+    let part = libc::iovec { iov_base: (&raw const BYTE).cast_mut().cast(), iov_len: 1 };
+    call!(vmsplice, pipe, &part as *const libc::iovec, 1, libc::SPLICE_F_NONBLOCK).map(drop)
+}
+
+/// Whether a descriptor is an end of a pipe, without asking a file system.
+pub fn is_pipe(fd: c_int) -> bool {
+    fcntl(fd, libc::F_GETPIPE_SZ, 0).is_ok()
+}
+
+/// Whether a file is in memory of ordinary pages: those of a hugetlbfs can run out at a later access.
+pub fn is_tmpfs(fd: c_int) -> bool {
+    // SAFETY: statfs is plain integers, all zero is a valid value.
+    let mut found: libc::statfs = unsafe { core::mem::zeroed() };
+    call!(fstatfs, fd, &mut found as *mut libc::statfs).is_ok() && found.f_type == libc::TMPFS_MAGIC
+}
+
 /// # Safety
 /// As for splice(2).
 pub unsafe fn splice(

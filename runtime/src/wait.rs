@@ -120,7 +120,7 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
     if !through_kernel && spin::until(may_go_on) {
         return Ok(());
     }
-    let timeout = receive_timeout(fd);
+    let timeout = time_limit(fd, libc::SO_RCVTIMEO);
     let Some(bell) = Borrowed::new() else {
         // Without a bell: look again after a moment.
         sys::sleep_ns(500_000);
@@ -163,6 +163,23 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
     }
 }
 
+/// Waits until a stream that returns to the kernel has done so; EINTR, or EAGAIN after SO_SNDTIMEO, otherwise.
+#[cold]
+pub fn for_return(fd: i32, channel: &Channel, slot: u32) -> Result<(), i32> {
+    let (before, start) = (Interruptions::so_far(), sys::now_ns());
+    let limit = time_limit(fd, libc::SO_SNDTIMEO).map(|limit| nanoseconds(&limit));
+    while channel.recovery(slot) == Recovery::Running {
+        if limit.is_some_and(|limit| sys::now_ns() - start >= limit) {
+            return Err(libc::EAGAIN);
+        }
+        if before.breaking_since() || limit.is_some() && before.any_since() {
+            return Err(libc::EINTR);
+        }
+        sys::cancellable(|| sys::sleep_ns(NAP_NS));
+    }
+    Ok(())
+}
+
 /// Between two looks of a sleeper that no bell can wake.
 const TICK: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
@@ -173,11 +190,11 @@ fn sleep(set: &mut [libc::pollfd], mut limit: Option<libc::timespec>) -> Result<
     unsafe { sys::cancellable(|| sys::ppoll(set.as_mut_ptr(), set.len(), timeout, core::ptr::null())) }
 }
 
-/// SO_RCVTIMEO, as the kernel keeps it.
-fn receive_timeout(fd: i32) -> Option<libc::timespec> {
+/// SO_RCVTIMEO or SO_SNDTIMEO, as the kernel keeps it.
+fn time_limit(fd: i32, option: i32) -> Option<libc::timespec> {
     let mut value = libc::timeval { tv_sec: 0, tv_usec: 0 };
     // SAFETY: plain integers.
-    unsafe { sys::getsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &mut value) }.ok()?;
+    unsafe { sys::getsockopt(fd, libc::SOL_SOCKET, option, &mut value) }.ok()?;
     let nothing = value.tv_sec == 0 && value.tv_usec == 0;
     (!nothing).then_some(libc::timespec { tv_sec: value.tv_sec, tv_nsec: value.tv_usec * 1000 })
 }

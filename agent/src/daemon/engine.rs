@@ -4,10 +4,12 @@
 //! then it sleeps in epoll by the programs' doorbells, the rails' wait descriptors and the control connections.
 
 use super::broker::Broker;
+use super::closer::Closer;
 use super::link::Link;
 use super::program::Program;
 use super::registrations::Registrations;
 use super::setup::Setup;
+use super::setup::descriptor_limit;
 use super::signals::Signals;
 use super::status::Board;
 use super::users::Users;
@@ -47,6 +49,7 @@ pub(super) struct Engine {
     pub(super) links: Vec<Option<Link>>,
     pub(super) broker: Broker,
     pub(super) users: Users,
+    pub(super) closer: Closer,
     pub(super) peers: Peers,
     pub(super) from_peers: Events,
     pub(super) server: Server,
@@ -106,6 +109,8 @@ pub(super) struct Counters {
 const ROUNDS_PER_LOOK: u32 = 64;
 /// Rounds without anything new after which a program has to ring again.
 const IDLE_ROUNDS: u32 = 200;
+/// The programs of one user may have the agent hold one in so many of the descriptors that it can have.
+const DESCRIPTOR_SHARE: u64 = 4;
 const TICK: Duration = Duration::from_millis(500);
 /// Sleeping limit while bytes wait for room in a program's ring, which does not ring for room.
 const ROOM_TICK: Duration = Duration::from_millis(1);
@@ -117,7 +122,8 @@ impl Engine {
             programs: Vec::new(),
             links: Vec::new(),
             broker: Broker::new(setup.policy),
-            users: Users::default(),
+            users: Users::new(descriptor_limit() / DESCRIPTOR_SHARE),
+            closer: Closer::new(),
             peers: setup.peers,
             from_peers: setup.from_peers,
             server: setup.server,

@@ -337,12 +337,17 @@ impl Link {
     /// The program of a stream is gone without an orderly end. What the other side has sent may still be on its way, so the
     /// number is not used again for a while.
     pub(crate) fn abandon(&mut self, number: StreamNumber) {
+        self.leave_for_long(number);
+        self.controls.push_back((number, Control::Lost));
+    }
+
+    /// As [`Link::leave`], for a stream of which batches may be on their way.
+    pub(crate) fn leave_for_long(&mut self, number: StreamNumber) {
         self.leave(number);
         if let Some(place) = self.free_streams.iter().rposition(|free| *free == number) {
             self.free_streams.remove(place);
             self.resting.push_back((Instant::now(), number));
         }
-        self.controls.push_back((number, Control::Lost));
     }
 
     /// A list for the frames of a batch.

@@ -214,7 +214,7 @@ impl Engine {
             }
             Control::Lost => {
                 if let Some(link) = self.links[index].as_mut() {
-                    link.leave(number);
+                    link.leave_for_long(number);
                 }
                 self.lose_streams(vec![(program, slot)]);
                 return Ok(());

@@ -8,7 +8,7 @@ use convoy_runtime::agent::protocol::{Message, Reason, VERSION};
 use convoy_runtime::agent::server::{self, Heard};
 use convoy_runtime::port::{Port, SlotState};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
@@ -37,14 +37,27 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
+const NO_PROTOCOL: &str = "it does not speak the protocol";
+const TOO_MANY: &str = "its user makes the agent hold as many descriptors as there may be";
+
+/// Messages of one program that are heard before others are.
+const MESSAGES_IN_A_TURN: u32 = 256;
+
 impl Engine {
     pub(super) fn accept_programs(&mut self) {
         while let Some(session) = self.server.accept() {
             let name = std::fs::read_link(format!("/proc/{}/exe", session.pid))
                 .map(|path| path.to_string_lossy().into_owned())
                 .unwrap_or_default();
+            if !self.users.add_descriptor(session.uid, &self.broker.policy, Instant::now()) {
+                tracing::warn!(pid = session.pid, user = session.uid, "{TOO_MANY}");
+                self.closer.close(session.into());
+                continue;
+            }
             let index = self.programs.iter().position(Option::is_none).unwrap_or(self.programs.len());
             if self.waiter.add(session.as_fd(), Token::Program(index)).is_err() {
+                self.users.remove_descriptors(session.uid, 1);
+                self.closer.close(session.into());
                 continue;
             }
             tracing::debug!(pid = session.pid, user = session.uid, program = name, "program connected");
@@ -57,18 +70,23 @@ impl Engine {
         }
     }
 
-    /// Takes what a program has said.
+    /// Takes what a program has said; what is left of much keeps the socket readable.
     pub(super) fn hear_program(&mut self, index: usize) {
-        loop {
+        for _ in 0..MESSAGES_IN_A_TURN {
             let Some(program) = self.programs.get_mut(index).and_then(Option::as_mut) else { return };
             match program.session.receive() {
-                Heard::Message(message, passed) => {
-                    if let Err(reason) = self.on_message(index, message, passed) {
+                Heard::Message(message, mut passed) => {
+                    let heard = self.on_message(index, message, &mut passed);
+                    passed.into_iter().for_each(|descriptor| self.closer.close(descriptor));
+                    if let Err(reason) = heard {
                         return self.drop_program(index, reason);
                     }
                 }
                 Heard::Nothing => return,
-                Heard::Nonsense => return self.drop_program(index, "it does not speak the protocol"),
+                Heard::Nonsense(passed) => {
+                    passed.into_iter().for_each(|descriptor| self.closer.close(descriptor));
+                    return self.drop_program(index, NO_PROTOCOL);
+                }
                 Heard::End => return self.program_ended(index),
             }
         }
@@ -78,39 +96,41 @@ impl Engine {
         &mut self,
         index: usize,
         message: Message,
-        passed: [Option<OwnedFd>; 2],
+        passed: &mut Vec<OwnedFd>,
     ) -> Result<(), &'static str> {
-        let [first, second] = passed;
-        match (message, first, second) {
-            (Message::Hello { version: VERSION, identity, .. }, Some(segment), Some(bells)) => {
-                self.welcome(index, identity, &segment, &bells)
+        match (message, passed.as_slice()) {
+            (Message::Hello { version: VERSION, identity, .. }, [segment, bells]) => {
+                self.welcome(index, identity, segment, bells)
             }
-            (Message::Hello { .. }, ..) => Err("it is of another version"),
-            (Message::Offer { id }, Some(socket), None) => {
+            (Message::Hello { .. }, _) => Err("it is of another version"),
+            (Message::Offer { id }, [socket]) => {
                 match self.ends_of(socket) {
                     Some(ends) => self.offer(index, id, ends),
-                    None => {
-                        self.tell_program(index, Message::Declined { id, reason: Reason::Invalid });
-                    }
+                    None => self.decline(index, id, Reason::Invalid),
                 }
                 Ok(())
             }
-            (Message::Ping, ..) => {
+            // The kernel had no room for its socket.
+            (Message::Offer { id }, []) => {
+                self.decline(index, id, Reason::Limit);
+                Ok(())
+            }
+            (Message::Ping, _) => {
                 self.tell_program(index, Message::Ping);
                 Ok(())
             }
-            (Message::Withdraw { id }, ..) => {
+            (Message::Withdraw { id }, _) => {
                 self.withdraw(index, id);
                 Ok(())
             }
-            (Message::Bell { number }, Some(fifo), None) => {
-                let port = self.programs[index].as_mut().and_then(|program| program.port.as_mut());
-                if let (Some(port), Ok(fifo)) = (port, server::reopen_fifo(fifo.as_fd())) {
-                    port.set_bell(number, fifo);
+            (Message::Bell { number }, [_]) => match passed.pop() {
+                Some(fifo) if server::is_fifo(fifo.as_fd()) => self.take_bell(index, number, fifo),
+                other => {
+                    passed.extend(other);
+                    Err("its bell is no FIFO")
                 }
-                Ok(())
-            }
-            _ => Err("it does not speak the protocol"),
+            },
+            _ => Err(NO_PROTOCOL),
         }
     }
 
@@ -139,16 +159,30 @@ impl Engine {
         Ok(())
     }
 
+    /// A bell by which a thread of a program is woken.
+    fn take_bell(&mut self, index: usize, number: u16, fifo: OwnedFd) -> Result<(), &'static str> {
+        let Some(program) = self.programs[index].as_mut() else { return Ok(()) };
+        let (uid, Some(port)) = (program.session.uid, program.port.as_mut()) else { return Ok(()) };
+        match port.set_bell(number, fifo).map_err(|_| "it has no such bell")? {
+            Some(_) => Ok(()),
+            None if self.users.add_descriptor(uid, &self.broker.policy, Instant::now()) => {
+                program.descriptors += 1;
+                Ok(())
+            }
+            None => Err(TOO_MANY),
+        }
+    }
+
     /// What a socket that a program has passed is connected to, if it is a TCP connection of this network namespace.
-    fn ends_of(&self, socket: OwnedFd) -> Option<Ends> {
-        let protocol = rustix::net::sockopt::socket_protocol(&socket).ok()?;
+    fn ends_of(&self, socket: &OwnedFd) -> Option<Ends> {
+        let protocol = rustix::net::sockopt::socket_protocol(socket).ok()?;
         if protocol != Some(rustix::net::ipproto::TCP)
             || server::network_of(Some(socket.as_fd())).ok()? != self.network
         {
             return None;
         }
-        let socket = TcpStream::from(socket);
-        let (local, remote) = (socket.local_addr().ok()?, socket.peer_addr().ok()?);
+        let local = SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok()?;
+        let remote = SocketAddr::try_from(rustix::net::getpeername(socket).ok()??).ok()?;
         let link_local = |address: IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
         (!link_local(remote.ip())).then(|| Ends { local: canonical(local), remote: canonical(remote) })
     }
@@ -180,12 +214,15 @@ impl Engine {
             });
             if over && let Some(program) = self.programs[index].take() {
                 self.give_memory_back(&program);
+                self.links.iter_mut().flatten().for_each(|link| link.forget_program(index));
+                self.closer.close(program.session.into());
             }
         }
     }
 
     fn give_memory_back(&mut self, program: &Program) {
         self.registrations.forget(&mut self.rails, program.serial);
+        self.users.remove_descriptors(program.session.uid, program.descriptors);
         if let Some(port) = &program.port {
             self.users.remove_program(program.session.uid, port.bytes());
         }
@@ -210,6 +247,8 @@ impl Engine {
                 link.abandon(slot.stream);
             }
         }
+        // With what it has sent and nobody will hear.
+        self.closer.close(program.session.into());
     }
 
     /// The way to the other host is gone: programs are told.
@@ -217,9 +256,15 @@ impl Engine {
         for (index, slot) in lost {
             let Some(program) = self.programs[index].as_mut() else { continue };
             let Some(known) = program.slot(slot) else { continue };
-            known.lost = true;
             known.link = NO_LINK;
             known.joint = None;
+            if known.there_closed {
+                // Everything has come, and nobody reads any more: the end is told as it was.
+                program.finish_of(slot);
+                self.end_if_over(index, slot);
+                continue;
+            }
+            known.lost = true;
             let (generation, closed) = (known.generation, known.here_closed);
             if let Some(port) = &mut program.port {
                 port.publish();

@@ -133,8 +133,10 @@ impl Engine {
             bytes += u64::from(taken.piece.length);
             match target {
                 Target::Link(link, stream) => {
-                    if let Some(link) = self.links.get_mut(link).and_then(Option::as_mut) {
-                        link.push(stream, taken, now);
+                    match self.links.get_mut(link).and_then(Option::as_mut) {
+                        Some(link) => link.push(stream, taken, now),
+                        // The other end had closed before the link went.
+                        None => program.finish(taken.frame),
                     }
                 }
                 Target::Joint(to) => self.pass_frame(index, to, taken),
@@ -354,7 +356,7 @@ fn post(
 ) -> Result<(), String> {
     let Some(place) = built.place else { return Err("no room for a batch".into()) };
     let source = match (scratch, built.buffer) {
-        (Some(bytes), _) => Source::Bytes(&bytes[..built.length]),
+        (Some(bytes), _) => Source::Bytes(bytes.get(..built.length).ok_or("a batch beyond its memory")?),
         (None, Some(buffer)) => Source::Memory {
             memory: link.buffers,
             offset: buffer as usize * BATCH_BYTES,

@@ -5,9 +5,10 @@ use convoy_control::policy::{Limits, Policy};
 use std::collections::HashMap;
 use std::time::Instant;
 
-#[derive(Default)]
 pub(super) struct Users {
     known: HashMap<u32, User>,
+    /// Descriptors that programs of one user may make this agent hold.
+    descriptors: u64,
 }
 
 struct User {
@@ -16,11 +17,16 @@ struct User {
     bytes: Rate,
     streams: u64,
     memory: u64,
+    descriptors: u64,
     /// Bytes that were taken on credit: none are taken until they are paid for.
     owed: u64,
 }
 
 impl Users {
+    pub(super) fn new(descriptors: u64) -> Self {
+        Self { known: HashMap::new(), descriptors }
+    }
+
     fn user(&mut self, uid: u32, policy: &Policy, now: Instant) -> &mut User {
         self.known.entry(uid).or_insert_with(|| {
             let limits = policy.limits(uid);
@@ -30,6 +36,7 @@ impl Users {
                 bytes: Rate::new(limits.bytes_per_second, now),
                 streams: 0,
                 memory: 0,
+                descriptors: 0,
                 owed: 0,
             }
         })
@@ -54,6 +61,21 @@ impl Users {
     pub(super) fn remove_program(&mut self, uid: u32, memory: u64) {
         if let Some(user) = self.known.get_mut(&uid) {
             user.memory = user.memory.saturating_sub(memory);
+        }
+    }
+
+    /// The user makes the agent hold one more descriptor; false when he has as many as there may be.
+    pub(super) fn add_descriptor(&mut self, uid: u32, policy: &Policy, now: Instant) -> bool {
+        let most = self.descriptors;
+        let user = self.user(uid, policy, now);
+        let fits = user.descriptors < most;
+        user.descriptors += u64::from(fits);
+        fits
+    }
+
+    pub(super) fn remove_descriptors(&mut self, uid: u32, count: u64) {
+        if let Some(user) = self.known.get_mut(&uid) {
+            user.descriptors = user.descriptors.saturating_sub(count);
         }
     }
 
@@ -104,7 +126,12 @@ mod tests {
     fn limits_hold_and_are_given_back() {
         let text = "[[limits]]\nstreams = 1\nmemory = 100\noffers_per_second = 2\nbytes_per_second = 1000\n";
         let policy = Policy::parse(text, "test").unwrap();
-        let (mut users, now) = (Users::default(), Instant::now());
+        let (mut users, now) = (Users::new(2), Instant::now());
+        assert!(users.add_descriptor(5, &policy, now) && users.add_descriptor(5, &policy, now));
+        assert!(!users.add_descriptor(5, &policy, now), "too many descriptors");
+        assert!(users.add_descriptor(6, &policy, now), "another user's");
+        users.remove_descriptors(5, 1);
+        assert!(users.add_descriptor(5, &policy, now));
         assert!(users.add_program(5, 60, &policy, now));
         assert!(!users.add_program(5, 60, &policy, now));
         users.remove_program(5, 60);
@@ -122,6 +149,6 @@ mod tests {
         users.took(5, 1);
         assert!(!users.may_take(5, now));
         assert!(users.may_take(5, now + Duration::from_secs(3)));
-        assert!(users.may_take(6, now), "nobody knows this one");
+        assert!(users.may_take(7, now), "nobody knows this one");
     }
 }

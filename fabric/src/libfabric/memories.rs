@@ -82,10 +82,12 @@ impl Memories {
     /// Ends a registration, when there have been so many links.
     pub fn remove(&mut self, memory: MemoryId, links: u64) {
         let Some(Memory { registration, region, remote }) = self.table.remove(&memory) else { return };
+        let registered = registration.is_some();
+        // The device lets go before the memory does.
+        drop(registration);
         if let Some(remote) = remote {
             self.keys.remove(&remote.key);
-            if registration.is_some() {
-                drop(registration);
+            if registered {
                 region.discard();
                 self.lingering.push((links, region));
             }

@@ -13,83 +13,61 @@
 //! One thread, the listener, does this for all streams of the process, with descriptors of its own: a program may close
 //! meanwhile. Calls on a stream find it busy until its end has both written and read.
 
-use super::record::{RECORD_BYTES, Record, in_order};
+mod returning;
+
 use crate::channel::{self, Channel};
 use crate::config::LogLevel;
 use crate::lock::Mutex;
+use crate::promote::{self, Ends};
 use crate::shm::party::Recovery;
-use crate::wait::kernel_state;
-use crate::{epoll, iov, log, position, stats, sys, table};
+use crate::socket::{self, Socket};
+use crate::{epoll, iov, log, stats, sys, table};
 use core::sync::atomic::Ordering;
+use returning::{Returning, Step};
 
-/// One stream that returns.
-struct Returning {
-    channel: &'static Channel,
+/// A stream that has to return: channel index, slot, and which stream of the slot.
+#[derive(Clone, Copy)]
+struct Request {
+    channel: u32,
     slot: u32,
     generation: u8,
-    /// A copy of the program's descriptor.
-    fd: i32,
-    own: Record,
-    /// What this end has sent and may have to send again: up to `own.sent`.
-    retained: Vec<u8>,
-    marked: bool,
-    /// To be written, and how much of it was.
-    output: Vec<u8>,
-    written: usize,
-    input: Input,
-    /// Bytes that came through the kernel before the mark.
-    before_mark: Vec<u8>,
-    record: Vec<u8>,
-    theirs: Option<Record>,
-    again: Vec<u8>,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Input {
-    BeforeMark,
-    Record,
-    Again,
-    Done,
-}
-
-/// What a step came to.
-enum Step {
-    Progress,
-    /// Nothing to do until the connection can be read or written again.
-    Waits,
-    /// Both directions are the kernel's.
-    Over,
-    /// The connection has ended, or the other end says what cannot be true.
-    Failed(&'static str),
-}
-
-/// Streams that have to return, noted by any thread: channel index and slot.
-static REQUESTS: Mutex<Vec<(u32, u32)>> = Mutex::new(Vec::new());
-
-/// Bytes read at a time.
-const PIECE: usize = 64 << 10;
-/// Most bytes that are kept of what came before the mark.
-const MOST_KEPT: usize = 64 << 20;
+/// Noted by any thread.
+static REQUESTS: Mutex<Vec<Request>> = Mutex::new(Vec::new());
 
 /// The way of a stream is gone: it has to return to the kernel. The caller wakes the listener.
 pub fn note(channel: &Channel, slot: u32) {
     if !channel.is_open(slot) || !channel.party.stream(slot).begin_recovery(Recovery::None) {
         return;
     }
+    let Some(generation) = generation(channel, slot) else { return };
     if channel.is_joined(slot) && !channel.is_settled(slot) {
-        REQUESTS.lock().push((channel.index, slot));
+        REQUESTS.lock().push(Request { channel: channel.index, slot, generation });
     } else {
-        end(channel, slot, Recovery::Quiet);
+        end(channel, slot, generation, Recovery::Quiet);
     }
 }
 
 /// The other end has begun to return: so does this one. From a thread of the program.
 pub fn answer(channel: &Channel, slot: u32) {
     let stream = channel.party.stream(slot);
-    if stream.begin_recovery(Recovery::None) || stream.begin_recovery(Recovery::Quiet) {
-        REQUESTS.lock().push((channel.index, slot));
+    if (stream.begin_recovery(Recovery::None) || stream.begin_recovery(Recovery::Quiet))
+        && let Some(generation) = generation(channel, slot)
+    {
+        REQUESTS.lock().push(Request { channel: channel.index, slot, generation });
         super::listener::wake();
     }
+}
+
+/// Which stream of the slot this process has. A later one than was meant has nothing to return from, and is let be.
+fn generation(channel: &Channel, slot: u32) -> Option<u8> {
+    socket_of(channel, slot).map(|(_, socket)| socket.generation())
+}
+
+fn socket_of(channel: &Channel, slot: u32) -> Option<(u32, &'static Socket)> {
+    let number = channel.socket_of(slot);
+    number.checked_sub(1).and_then(socket::at).map(|socket| (number, socket))
 }
 
 /// Whether streams wait to return.
@@ -101,288 +79,121 @@ pub(super) fn has_requests() -> bool {
 #[derive(Default)]
 pub(super) struct Failover {
     returning: Vec<Returning>,
+    /// Those for which there was no descriptor yet, by their connections: both ends begin with the same ones, or each would wait
+    /// for what the other has not begun.
+    waiting: Vec<(Ends, Request)>,
 }
 
 impl Failover {
     pub(super) fn is_idle(&self) -> bool {
-        self.returning.is_empty() && !has_requests()
+        self.returning.is_empty() && self.waiting.is_empty() && !has_requests()
     }
 
     /// What the listener has to poll for.
     pub(super) fn poll_set(&self) -> impl Iterator<Item = libc::pollfd> {
-        self.returning.iter().map(|stream| {
-            let mut events = 0;
-            if stream.input != Input::Done {
-                events |= libc::POLLIN | libc::POLLPRI;
-            }
-            if !stream.marked || stream.written < stream.output.len() {
-                events |= libc::POLLOUT;
-            }
-            libc::pollfd { fd: stream.fd, events, revents: 0 }
-        })
+        self.returning.iter().map(Returning::poll_entry)
     }
 
     /// Takes requests and goes on with every stream as far as it gets.
     pub(super) fn work(&mut self) {
-        for (index, slot) in core::mem::take(&mut *REQUESTS.lock()) {
-            if let Some(channel) = channel::at(index) {
-                log::line(LogLevel::Info, format_args!("stream {slot} returns to the kernel"));
-                match Returning::begin(channel, slot) {
-                    Some(stream) => self.returning.push(stream),
-                    None => end(channel, slot, Recovery::Failed),
-                }
+        let requests = core::mem::take(&mut *REQUESTS.lock());
+        let with_ends = |request: Request| {
+            let fd = request.socket().map(|(socket, _)| socket.fd.load(Ordering::Relaxed));
+            (fd.and_then(promote::ends).unwrap_or_default(), request)
+        };
+        self.waiting.extend(requests.into_iter().map(with_ends));
+        self.waiting.sort_by_key(|(ends, _)| *ends);
+        let mut waiting = core::mem::take(&mut self.waiting).into_iter();
+        for (ends, request) in waiting.by_ref() {
+            if !self.begin(request) {
+                self.waiting.push((ends, request));
+                break;
             }
         }
-        self.returning.retain_mut(|stream| {
-            let outcome = loop {
-                match stream.step() {
-                    Step::Progress => {}
-                    Step::Waits => return true,
-                    Step::Over => break Recovery::Done,
-                    Step::Failed(why) => {
-                        let slot = stream.slot;
-                        log::line(
-                            LogLevel::Warn,
-                            format_args!("stream {slot} is reset, it cannot return: {why}"),
-                        );
-                        break Recovery::Failed;
-                    }
-                }
-            };
-            if outcome == Recovery::Failed {
-                let _ = sys::shutdown(stream.fd, libc::SHUT_RDWR);
-            }
-            table::abandon(stream.fd);
-            end(stream.channel, stream.slot, outcome);
-            false
-        });
+        self.waiting.extend(waiting);
+        self.returning.retain_mut(|stream| !is_over(stream));
     }
+
+    /// False when there is no descriptor for it at the moment.
+    fn begin(&mut self, request: Request) -> bool {
+        let Request { slot, generation, .. } = request;
+        let Some((socket, channel)) = request.socket() else { return true };
+        let copied = sys::fcntl(socket.fd.load(Ordering::Relaxed), libc::F_DUPFD_CLOEXEC, 0);
+        let fd = match copied.and_then(table::adopt) {
+            Ok(fd) => fd,
+            Err(libc::EMFILE | libc::ENFILE) => return false,
+            Err(_) => {
+                end(channel, slot, generation, Recovery::Failed);
+                return true;
+            }
+        };
+        log::line(LogLevel::Info, format_args!("stream {slot} returns to the kernel"));
+        match Returning::begin(channel, slot, generation, fd) {
+            Some(stream) => self.returning.push(stream),
+            None => {
+                let _ = sys::shutdown(fd, libc::SHUT_RDWR);
+                table::abandon(fd);
+                end(channel, slot, generation, Recovery::Failed);
+            }
+        }
+        true
+    }
+}
+
+impl Request {
+    /// The socket and the channel of the stream, if it is still there and has to return.
+    fn socket(self) -> Option<(&'static Socket, &'static Channel)> {
+        let channel = channel::at(self.channel)?;
+        let (_, socket) = socket_of(channel, self.slot)?;
+        let same = socket.generation() == self.generation && channel.is_open(self.slot);
+        (same && channel.recovery(self.slot) == Recovery::Running).then_some((socket, channel))
+    }
+}
+
+/// Goes on with a stream as far as it gets; whether that was to the end.
+fn is_over(stream: &mut Returning) -> bool {
+    let outcome = loop {
+        match stream.step() {
+            Step::Progress => {}
+            Step::Waits => return false,
+            Step::Over => break Recovery::Done,
+            Step::Failed(why) => {
+                let slot = stream.slot;
+                log::line(LogLevel::Warn, format_args!("stream {slot} is reset, it cannot return: {why}"));
+                stream.give_up();
+                break Recovery::Failed;
+            }
+        }
+    };
+    end(stream.channel, stream.slot, stream.generation, outcome);
+    true
 }
 
 /// Lets calls on the stream go on, and wakes those that wait.
-fn end(channel: &Channel, slot: u32, outcome: Recovery) {
+fn end(channel: &Channel, slot: u32, generation: u8, outcome: Recovery) {
+    if !channel.end_return(slot, generation, outcome) {
+        // The program has closed it, and the slot may be another stream's.
+        return;
+    }
     log::line(LogLevel::Info, format_args!("stream {slot} has returned to the kernel: {outcome:?}"));
-    channel.party.stream(slot).end_recovery(outcome);
-    channel.mark_recovered(slot);
     if outcome != Recovery::Quiet {
         stats::process().failovers.add(1);
     }
-    let socket = channel.socket_of(slot);
-    if let Some(socket) = socket.checked_sub(1).and_then(crate::socket::at) {
+    let found = socket_of(channel, slot);
+    if let Some((_, socket)) = found {
         socket.hint.store(true, Ordering::Relaxed);
         socket.calls.store(0, Ordering::Relaxed);
         socket.returned.store(outcome != Recovery::Failed, Ordering::Release);
+        if let Some(how) = channel.take_shutdown(slot) {
+            let _ = sys::shutdown(socket.fd.load(Ordering::Relaxed), how);
+        }
     }
-    epoll::writable(socket);
+    epoll::writable(found.map_or(0, |(number, _)| number));
     channel.wake_all(slot);
-}
-
-impl Returning {
-    fn begin(channel: &'static Channel, slot: u32) -> Option<Self> {
-        let socket = channel.socket_of(slot).checked_sub(1).and_then(crate::socket::at)?;
-        let fd = sys::fcntl(socket.fd.load(Ordering::Relaxed), libc::F_DUPFD_CLOEXEC, 0).ok()?;
-        let fd = table::adopt(fd as i32).ok()?;
-        let generation = socket.generation();
-        let received = channel.stop_receiving(slot, generation);
-        let stopped = received.and_then(|received| channel.stop_sending(slot, generation, received));
-        let Some((own, retained)) = stopped else {
-            table::abandon(fd);
-            return None;
-        };
-        Some(Self {
-            channel,
-            slot,
-            generation,
-            fd,
-            own,
-            retained,
-            marked: false,
-            output: own.encode().to_vec(),
-            written: 0,
-            input: Input::BeforeMark,
-            before_mark: Vec::new(),
-            record: Vec::new(),
-            theirs: None,
-            again: Vec::new(),
-        })
-    }
-
-    fn step(&mut self) -> Step {
-        let wrote = self.write();
-        let read = self.read();
-        match (wrote, read) {
-            (Step::Failed(why), _) | (_, Step::Failed(why)) => Step::Failed(why),
-            (Step::Over, Step::Over) if self.theirs.is_some() => self.finish(),
-            (Step::Progress, _) | (_, Step::Progress) => Step::Progress,
-            _ => Step::Waits,
-        }
-    }
-
-    fn write(&mut self) -> Step {
-        if !self.marked {
-            // A call of the program that is inside the kernel's send comes first.
-            if self.channel.sends_in_kernel(self.slot) {
-                return Step::Waits;
-            }
-            let mark = iov::single([MARK].as_ptr().cast_mut(), 1);
-            let flags = libc::MSG_OOB | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-            // SAFETY: one readable byte.
-            return match unsafe { sys::sendmsg(self.fd, &mark, 1, flags) } {
-                Ok(_) => {
-                    self.marked = true;
-                    Step::Progress
-                }
-                Err(libc::EAGAIN | libc::EINTR) => Step::Waits,
-                Err(_) => Step::Failed("the mark cannot be written"),
-            };
-        }
-        let rest = self.output.get(self.written..).unwrap_or_default();
-        if rest.is_empty() {
-            return Step::Over;
-        }
-        let part = iov::single(rest.as_ptr().cast_mut(), rest.len());
-        // SAFETY: one readable part.
-        match unsafe { sys::sendmsg(self.fd, &part, 1, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) } {
-            Ok(count) => {
-                self.written += count;
-                Step::Progress
-            }
-            Err(libc::EAGAIN | libc::EINTR) => Step::Waits,
-            Err(_) => Step::Failed("the record cannot be written"),
-        }
-    }
-
-    fn read(&mut self) -> Step {
-        match self.input {
-            Input::BeforeMark => self.read_before_mark(),
-            Input::Record => self.read_record(),
-            Input::Again => self.read_again(),
-            Input::Done => Step::Over,
-        }
-    }
-
-    fn read_before_mark(&mut self) -> Step {
-        if position::at_urgent_mark(self.fd) {
-            let mut byte = 0u8;
-            let part = iov::single(&raw mut byte, 1);
-            // SAFETY: one writable byte.
-            let taken = unsafe { sys::recvmsg(self.fd, &part, 1, libc::MSG_OOB | libc::MSG_DONTWAIT) };
-            if taken == Err(libc::EAGAIN) {
-                // Announced, and still on its way.
-                return Step::Waits;
-            }
-            if taken != Ok(1) || byte != MARK {
-                return Step::Failed("the other end has sent urgent data of its own");
-            }
-            self.input = Input::Record;
-            return Step::Progress;
-        }
-        // No more than is queued now: a read that finds the mark in front of it would skip it.
-        let queued = position::readable(self.fd) as usize;
-        if queued == 0 {
-            let over = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
-            let ended = kernel_state(self.fd, libc::POLLRDHUP) & over != 0;
-            let nothing = position::readable(self.fd) == 0 && !position::at_urgent_mark(self.fd);
-            return if ended && nothing {
-                Step::Failed("the connection has ended before the other end's mark")
-            } else {
-                Step::Waits
-            };
-        }
-        match receive(self.fd, queued.min(PIECE)) {
-            Ok(bytes) if self.before_mark.len() + bytes.len() > MOST_KEPT => {
-                Step::Failed("too many bytes came before the mark")
-            }
-            Ok(bytes) => {
-                self.before_mark.extend_from_slice(&bytes);
-                Step::Progress
-            }
-            Err(step) => step,
-        }
-    }
-
-    fn read_record(&mut self) -> Step {
-        match receive(self.fd, RECORD_BYTES - self.record.len()) {
-            Ok(bytes) => {
-                self.record.extend_from_slice(&bytes);
-                if self.record.len() < RECORD_BYTES { Step::Progress } else { self.take_record() }
-            }
-            Err(step) => step,
-        }
-    }
-
-    /// The other end has said how far it is: what it has not got follows the own record.
-    fn take_record(&mut self) -> Step {
-        let Some(theirs) = Record::decode(&self.record) else {
-            return Step::Failed("there is no record behind the mark");
-        };
-        let oldest = self.own.sent.saturating_sub(self.retained.len() as u64);
-        if !(oldest..=self.own.sent).contains(&theirs.received) || theirs.sent < self.own.received {
-            return Step::Failed("the other end's counts cannot be");
-        }
-        let from = (theirs.received - oldest) as usize;
-        self.output.extend_from_slice(self.retained.get(from..).unwrap_or_default());
-        self.retained = Vec::new();
-        self.theirs = Some(theirs);
-        self.input = Input::Again;
-        Step::Progress
-    }
-
-    fn read_again(&mut self) -> Step {
-        let missing = self.theirs.map_or(0, |theirs| theirs.sent - self.own.received) as usize;
-        let left = missing.saturating_sub(self.again.len());
-        if left == 0 {
-            self.input = Input::Done;
-            return Step::Progress;
-        }
-        match receive(self.fd, left.min(PIECE)) {
-            Ok(bytes) => {
-                self.again.extend_from_slice(&bytes);
-                Step::Progress
-            }
-            Err(step) => step,
-        }
-    }
-
-    /// Both directions are settled: what this end has received is put in order for the program.
-    fn finish(&mut self) -> Step {
-        let Some(theirs) = self.theirs else { return Step::Failed("the other end's counts are missing") };
-        let Some(state) = self.channel.take_received(self.slot, self.generation) else {
-            // The program has closed its end: nobody reads.
-            return Step::Over;
-        };
-        let mut channel = state.queued;
-        channel.append(&mut self.again);
-        let kernel = core::mem::take(&mut self.before_mark);
-        let Some(bytes) = in_order(&theirs, state.passed, state.consumed, state.kernel_read, channel, kernel)
-        else {
-            return Step::Failed("the bytes do not fit the switches");
-        };
-        if self.channel.put_received(self.slot, &bytes) {
-            Step::Over
-        } else {
-            Step::Failed("memory has run out")
-        }
-    }
 }
 
 /// The byte of urgent data.
 const MARK: u8 = 0xc7;
-
-/// Some bytes; or how the step ends without.
-fn receive(fd: i32, most: usize) -> Result<Vec<u8>, Step> {
-    let mut bytes = vec![0u8; most];
-    let part = iov::single(bytes.as_mut_ptr(), most);
-    // SAFETY: one writable part.
-    match unsafe { sys::recvmsg(fd, &part, 1, libc::MSG_DONTWAIT) } {
-        Ok(count @ 1..) => {
-            bytes.truncate(count);
-            Ok(bytes)
-        }
-        Err(libc::EAGAIN | libc::EINTR) => Err(Step::Waits),
-        Ok(_) | Err(_) => Err(Step::Failed("the connection has ended")),
-    }
-}
 
 /// Whether the urgent byte on the connection, which has one, is the mark of the other end of a far stream that has begun to
 /// return.

@@ -52,25 +52,26 @@ impl Record {
     }
 }
 
-/// The bytes a receiver has in the order in which they were sent. It has `passed` so many of the sender's switches, its
-/// program has read `consumed` bytes of the channel and `kernel_read` of the kernel connection; `channel` and
-/// `kernel` are the bytes that follow on each path, all there are. Nothing when that cannot be.
-pub fn in_order(
-    theirs: &Record,
-    passed: u32,
-    consumed: u64,
-    kernel_read: u64,
-    channel: Vec<u8>,
-    kernel: Vec<u8>,
-) -> Option<Vec<u8>> {
-    let ahead = theirs.announced.wrapping_sub(passed);
+/// How far a receiver is: it has passed so many of the sender's switches, its program has read so many bytes of the
+/// channel and of the kernel connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub passed: u32,
+    pub consumed: u64,
+    pub kernel_read: u64,
+}
+
+/// The bytes a receiver has in the order in which they were sent, up to the first that is missing, and whether these are
+/// all of them. `channel` and `kernel` are the bytes that follow on each path.
+pub fn in_order(theirs: &Record, at: Place, channel: &[u8], kernel: &[u8]) -> (Vec<u8>, bool) {
+    let ahead = theirs.announced.wrapping_sub(at.passed);
     if ahead > 2 {
-        return None;
+        return (Vec::new(), false);
     }
-    let (mut from_channel, mut from_kernel) = (channel.as_slice(), kernel.as_slice());
-    let (mut consumed, mut kernel_read) = (consumed, kernel_read);
+    let (mut from_channel, mut from_kernel) = (channel, kernel);
+    let (mut consumed, mut kernel_read) = (at.consumed, at.kernel_read);
     let mut bytes = Vec::with_capacity(channel.len() + kernel.len());
-    for number in (1..=ahead).map(|step| passed.wrapping_add(step)) {
+    for number in (1..=ahead).map(|step| at.passed.wrapping_add(step)) {
         let position = theirs.positions[number as usize & 1];
         // The path that this switch leaves.
         let (source, read) = match Path::after(number.wrapping_sub(1)) {
@@ -78,7 +79,11 @@ pub fn in_order(
             Path::Channel => (&mut from_channel, &mut consumed),
         };
         let part = position.saturating_sub(*read);
-        let (taken, rest) = source.split_at_checked(usize::try_from(part).ok()?)?;
+        let Some((taken, rest)) = usize::try_from(part).ok().and_then(|part| source.split_at_checked(part))
+        else {
+            bytes.extend_from_slice(source);
+            return (bytes, false);
+        };
         bytes.extend_from_slice(taken);
         *source = rest;
         *read += part;
@@ -88,7 +93,7 @@ pub fn in_order(
         Path::Channel => (from_channel, from_kernel),
     };
     bytes.extend_from_slice(last);
-    other.is_empty().then_some(bytes)
+    (bytes, other.is_empty())
 }
 
 #[cfg(test)]
@@ -105,24 +110,31 @@ mod tests {
 
     #[test]
     fn bytes_come_in_the_order_of_the_switches() {
-        let bytes = |text: &str| text.as_bytes().to_vec();
+        let at = |passed, consumed, kernel_read| Place { passed, consumed, kernel_read };
+        let order = |theirs: &Record, at, channel: &str, kernel: &str| {
+            let (bytes, whole) = in_order(theirs, at, channel.as_bytes(), kernel.as_bytes());
+            (String::from_utf8(bytes).unwrap(), whole)
+        };
+        let all = |text: &str| (text.to_owned(), true);
+        let some = |text: &str| (text.to_owned(), false);
         // Kernel up to 10, channel up to 4, kernel again.
         let theirs = Record { announced: 2, positions: [4, 10], sent: 4, received: 0 };
-        let order = in_order(&theirs, 0, 0, 7, bytes("CCCC"), bytes("kkkKK"));
-        assert_eq!(order, Some(bytes("kkkCCCCKK")));
+        assert_eq!(order(&theirs, at(0, 0, 7), "CCCC", "kkkKK"), all("kkkCCCCKK"));
         // The first switch passed, two channel bytes read.
-        let order = in_order(&theirs, 1, 2, 10, bytes("CC"), bytes("KKK"));
-        assert_eq!(order, Some(bytes("CCKKK")));
+        assert_eq!(order(&theirs, at(1, 2, 10), "CC", "KKK"), all("CCKKK"));
         // Both passed: nothing may be left on the channel.
-        assert_eq!(in_order(&theirs, 2, 4, 12, bytes(""), bytes("K")), Some(bytes("K")));
-        assert_eq!(in_order(&theirs, 2, 4, 12, bytes("C"), bytes("K")), None);
+        assert_eq!(order(&theirs, at(2, 4, 12), "", "K"), all("K"));
+        assert_eq!(order(&theirs, at(2, 4, 12), "C", "K"), some("K"));
+        // What is in order before the first gap can be read.
+        assert_eq!(order(&theirs, at(0, 0, 7), "CC", "kkk"), some("kkkCC"));
+        assert_eq!(order(&theirs, at(0, 0, 7), "CCCC", "kk"), some("kk"));
         // On the channel now.
         let theirs = Record { announced: 1, positions: [0, 5], sent: 3, received: 0 };
-        assert_eq!(in_order(&theirs, 0, 0, 5, bytes("CCC"), bytes("")), Some(bytes("CCC")));
-        assert_eq!(in_order(&theirs, 0, 0, 3, bytes("C"), bytes("kk")), Some(bytes("kkC")));
-        assert_eq!(in_order(&theirs, 0, 0, 3, bytes("C"), bytes("k")), None, "kernel bytes are missing");
-        assert_eq!(in_order(&theirs, 0, 0, 5, bytes("C"), bytes("k")), None, "kernel bytes too many");
+        assert_eq!(order(&theirs, at(0, 0, 5), "CCC", ""), all("CCC"));
+        assert_eq!(order(&theirs, at(0, 0, 3), "C", "kk"), all("kkC"));
+        assert_eq!(order(&theirs, at(0, 0, 3), "C", "k"), some("k"), "kernel bytes are missing");
+        assert_eq!(order(&theirs, at(0, 0, 5), "C", "k"), some("C"), "kernel bytes too many");
         // Impossible counts of switches.
-        assert_eq!(in_order(&theirs, 5, 0, 0, Vec::new(), Vec::new()), None);
+        assert_eq!(order(&theirs, at(5, 0, 0), "", ""), some(""));
     }
 }

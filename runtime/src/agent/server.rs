@@ -2,7 +2,7 @@
 
 use super::protocol::{BYTES, Message};
 use crate::process::Text;
-use crate::sys::{self, MOST_PASSED};
+use crate::sys::{self, MOST_EVER_PASSED};
 use core::fmt::Write as _;
 use std::ffi::{CStr, CString};
 use std::io;
@@ -44,9 +44,9 @@ pub struct Program {
 #[derive(Debug)]
 pub enum Heard {
     /// A message and the descriptors with it.
-    Message(Message, [Option<OwnedFd>; MOST_PASSED]),
-    /// Something that is no message.
-    Nonsense,
+    Message(Message, Vec<OwnedFd>),
+    /// Something that is no message, and the descriptors with it.
+    Nonsense(Vec<OwnedFd>),
     /// Nothing at the moment.
     Nothing,
     /// It is gone.
@@ -86,13 +86,14 @@ impl Program {
     /// The next message.
     pub fn receive(&self) -> Heard {
         let mut bytes = [0; BYTES];
-        match sys::unix_receive(self.socket.as_raw_fd(), &mut bytes) {
+        // All that may come with it: what the kernel closes for want of room it closes in this thread.
+        match sys::unix_receive::<MOST_EVER_PASSED>(self.socket.as_raw_fd(), &mut bytes) {
             Ok((0, _)) => Heard::End,
             Ok((count, passed)) => {
-                let passed = passed.map(|fd| (fd >= 0).then(|| owned(fd)));
+                let passed = passed.into_iter().take_while(|fd| *fd >= 0).map(owned).collect();
                 match bytes.get(..count).and_then(Message::decode) {
                     Some(message) => Heard::Message(message, passed),
-                    None => Heard::Nonsense,
+                    None => Heard::Nonsense(passed),
                 }
             }
             Err(libc::EAGAIN | libc::EINTR) => Heard::Nothing,
@@ -104,6 +105,12 @@ impl Program {
     pub fn send(&self, message: Message, passed: Option<BorrowedFd<'_>>) -> bool {
         let passed = passed.map(|fd| fd.as_raw_fd());
         sys::unix_send(self.socket.as_raw_fd(), &message.encode(), passed.as_slice()).is_ok()
+    }
+}
+
+impl From<Program> for OwnedFd {
+    fn from(program: Program) -> Self {
+        program.socket
     }
 }
 
@@ -127,20 +134,10 @@ pub fn doorbell() -> io::Result<OwnedFd> {
     sys::eventfd().map(owned).map_err(io::Error::from_raw_os_error)
 }
 
-/// A FIFO that a program has passed, opened anew: its flags are this process's own then.
-///
-/// # Errors
-/// It is no FIFO, or cannot be opened.
-pub fn reopen_fifo(fifo: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let error = io::Error::from_raw_os_error;
-    let stat = sys::fstat(fifo.as_raw_fd()).map_err(error)?;
-    if stat.st_mode & libc::S_IFMT != libc::S_IFIFO {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let mut path = Text::<40>::new();
-    let _ = write!(path, "/proc/self/fd/{}", fifo.as_raw_fd());
-    // Read-write, so that a bell without a reader raises no SIGPIPE.
-    sys::open(path.as_cstr(), libc::O_RDWR | libc::O_NONBLOCK, 0).map(owned).map_err(error)
+/// Whether a descriptor that a program has passed is a FIFO. Only what never waits is asked: its file system may be the
+/// program's own.
+pub fn is_fifo(fifo: BorrowedFd<'_>) -> bool {
+    sys::is_pipe(fifo.as_raw_fd())
 }
 
 /// Adds a descriptor that a library names by its number to an epoll instance, for reading.

@@ -30,8 +30,8 @@ impl Channel {
         if self.leads_to_agent() { self.party.stream(slot).recovery() } else { Recovery::None }
     }
 
-    /// No more frames of the stream are taken: how many bytes have come.
-    pub fn stop_receiving(&self, slot: u32, generation: u8) -> Option<u64> {
+    /// No more frames of the stream are taken: how many bytes have come, and up to which byte there was credit.
+    pub fn stop_receiving(&self, slot: u32, generation: u8) -> Option<(u64, u64)> {
         let _ = self.sort();
         let _section = Section::new();
         let guard = self.lock_receiving().ok()?;
@@ -40,7 +40,7 @@ impl Channel {
             return None;
         }
         stream.recalled = true;
-        Some(stream.credit.received())
+        Some((stream.credit.received(), stream.credit.granted()))
     }
 
     /// No more frames of the stream are sent: what the other end is told, and the bytes that are still in the ring.
@@ -98,7 +98,7 @@ impl Channel {
 
     /// Whether a call of the program is inside a kernel send on the stream.
     pub fn sends_in_kernel(&self, slot: u32) -> bool {
-        self.party.stream(slot).kernel_senders.load(Ordering::Acquire) != 0
+        self.party.stream(slot).sends_in_kernel()
     }
 
     /// Takes everything that was received and not read; nothing when the program has closed its end.
@@ -121,10 +121,14 @@ impl Channel {
     }
 
     /// Queues what was put in order; false when memory has run out.
-    pub fn put_received(&self, slot: u32, bytes: &[u8]) -> bool {
+    pub fn put_received(&self, slot: u32, generation: u8, bytes: &[u8]) -> bool {
         let _section = Section::new();
         let Ok(guard) = self.lock_receiving() else { return false };
         let (lane, stream) = (guard.lane(), guard.stream(slot));
+        if !stream.open || stream.generation != generation {
+            // Nobody reads.
+            return true;
+        }
         // SAFETY: the bytes are readable; the lock is held.
         unsafe { self.enqueue_bytes(slot, lane, stream, bytes.as_ptr(), bytes.len()) }
     }
@@ -135,10 +139,27 @@ impl Channel {
         bell::ring_all(self.own_line(slot).receive_waiters.snapshot());
     }
 
-    /// Tells the agent that the frames of the stream are not needed any more.
-    pub fn mark_recovered(&self, slot: u32) {
+    /// What the agent has told of the other end's switches.
+    pub fn switches_heard_of(&self, slot: u32) -> Record {
+        let line = self.peer_line(slot);
+        let announced = line.announced.load(Ordering::Acquire);
+        let positions = [0, 1].map(|index: usize| line.position[index].load(Ordering::Relaxed));
+        Record { announced, positions, ..Record::default() }
+    }
+
+    /// A stream has returned to the kernel: the agent hears that its frames are not needed any more. False when it is not that
+    /// stream's slot any more.
+    pub fn end_return(&self, slot: u32, generation: u8, outcome: Recovery) -> bool {
+        let _section = Section::new();
+        let guard = self.lock_sending();
+        // Of a channel that is broken nothing is opened any more.
+        if guard.as_ref().is_ok_and(|guard| guard.stream(slot).generation != generation) {
+            return false;
+        }
+        self.party.stream(slot).end_recovery(outcome);
         self.own_line(slot).flags.fetch_or(RECOVERED, Ordering::Release);
         self.changed(slot);
+        true
     }
 
     /// Of a stream that returns to the kernel: what is queued, then what the kernel has.

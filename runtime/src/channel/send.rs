@@ -8,7 +8,7 @@ use crate::iov::Cursor;
 use crate::shm::blocks::Blocks;
 use crate::shm::frames::write_header;
 use crate::shm::lock::LockError;
-use crate::shm::party::{LaneSending, Recovery, Sending};
+use crate::shm::party::{KernelSend, LaneSending, Recovery, Sending};
 use crate::stats;
 use convoy_aggregator::path::Path;
 use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
@@ -23,7 +23,7 @@ pub enum Sent {
     /// This many are on their way.
     Bytes(usize),
     /// The stream is on the kernel: the caller makes the kernel call and then [`Channel::end_kernel_send`].
-    Kernel,
+    Kernel(KernelSend),
     /// The receiver recalls the stream (see `channel::recall`) after this many bytes of the call: to be obeyed.
     Recalled(usize),
     /// No credit or no room in the lane for all of it: this many bytes were sent.
@@ -94,8 +94,7 @@ impl Channel {
             Recovery::None => {}
             Recovery::Running => return Ok(Sent::Busy),
             Recovery::Done | Recovery::Failed | Recovery::Quiet => {
-                self.enter_kernel_send(slot);
-                return Ok(Sent::Kernel);
+                return Ok(Sent::Kernel(self.enter_kernel_send(slot)));
             }
         }
         if self.recalled(slot, stream) {
@@ -103,16 +102,16 @@ impl Channel {
         }
         self.obey_agent(slot, stream);
         if stream.path.path() == Path::Kernel && !self.switch_to_channel(slot, fd, stream) {
-            self.enter_kernel_send(slot);
+            let call = self.enter_kernel_send(slot);
             if self.recovery(slot) == Recovery::Running {
-                self.end_kernel_send(slot);
+                self.end_kernel_send(slot, call);
                 return Ok(Sent::Busy);
             }
             if self.recalled(slot, stream) {
-                self.end_kernel_send(slot);
+                self.end_kernel_send(slot, call);
                 return Ok(Sent::Recalled(0));
             }
-            return Ok(Sent::Kernel);
+            return Ok(Sent::Kernel(call));
         }
         let sent = self.put(slot, guard.lane(), stream, bytes)?;
         if guard.lane().held.on {

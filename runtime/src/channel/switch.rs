@@ -4,7 +4,7 @@ use super::Channel;
 use super::Trouble;
 use crate::inside::Section;
 use crate::position::{self, Opener};
-use crate::shm::party::Sending;
+use crate::shm::party::{KernelSend, Recovery, Sending};
 use crate::shm::segment::{READY, STAYS, SlotState};
 use crate::socket::{self, Socket};
 use crate::stats;
@@ -16,7 +16,7 @@ impl Channel {
     #[cold]
     pub(super) fn switch_to_channel(&self, slot: u32, fd: i32, stream: &mut Sending) -> bool {
         let line = self.peer_line(slot);
-        let busy = self.party.stream(slot).kernel_senders.load(Ordering::Acquire) != 0;
+        let busy = self.party.stream(slot).sends_in_kernel();
         if stream.stay || busy || line.state(stream.generation) != SlotState::Open {
             return false;
         }
@@ -94,28 +94,38 @@ impl Channel {
     }
 
     /// For a call that only the kernel can make (splice from a pipe): the stream goes back to the kernel, for as long
-    /// as it takes the receiver to catch up. To be followed by [`Channel::end_kernel_send`].
-    pub fn begin_kernel_send(&self, slot: u32) -> Result<(), Trouble> {
+    /// as it takes the receiver to catch up. To be followed by [`Channel::end_kernel_send`]. Nothing while the stream returns to
+    /// the kernel: no bytes may come between.
+    pub fn begin_kernel_send(&self, slot: u32) -> Result<Option<KernelSend>, Trouble> {
         self.publish_held();
         self.await_kernel(slot);
         let _section = Section::new();
         let guard = self.lock_sending()?;
+        if self.recovery(slot) == Recovery::Running {
+            return Ok(None);
+        }
         self.switch_to_kernel(slot, guard.stream(slot));
-        self.enter_kernel_send(slot);
+        let call = self.enter_kernel_send(slot);
+        if self.recovery(slot) == Recovery::Running {
+            self.end_kernel_send(slot, call);
+            return Ok(None);
+        }
         drop(guard);
         self.ring_receiver(slot);
-        Ok(())
+        Ok(Some(call))
     }
 
-    pub(super) fn enter_kernel_send(&self, slot: u32) {
-        self.party.stream(slot).kernel_senders.fetch_add(1, Ordering::SeqCst);
+    pub(super) fn enter_kernel_send(&self, slot: u32) -> KernelSend {
+        let call = self.party.stream(slot).enter_kernel_send();
         self.own_line(slot).kernel_senders.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
+        call
     }
 
     /// A kernel call that [`Sent::Kernel`](super::send::Sent::Kernel) asked for has returned.
-    pub fn end_kernel_send(&self, slot: u32) {
-        self.own_line(slot).kernel_senders.fetch_sub(1, Ordering::SeqCst);
-        self.party.stream(slot).kernel_senders.fetch_sub(1, Ordering::Release);
+    pub fn end_kernel_send(&self, slot: u32, call: KernelSend) {
+        if self.party.stream(slot).leave_kernel_send(call) {
+            self.own_line(slot).kernel_senders.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }

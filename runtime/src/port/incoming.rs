@@ -63,7 +63,8 @@ impl Port {
                     Piece { length: named.length, block: Some(named.block), offset: 0 }
                 }
             };
-            if header.slot >= self.slots() {
+            // Nobody sends no bytes: such frames would cost the agent something and the sender no credit.
+            if header.slot >= self.slots() || piece.length == 0 {
                 return Err(Lie);
             }
             self.consumer.advance(span);

@@ -1,6 +1,7 @@
 //! Frames for the program, and waking it.
 
 use super::{AGENT, Lie, PROGRAM, Port};
+use crate::registry::BELLS;
 use crate::shm::frames::write_header;
 use crate::shm::waiters::Bells;
 use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
@@ -82,18 +83,24 @@ impl Port {
         }
     }
 
-    /// A FIFO by which the program's bell `number` is rung. Only its content is used: it is opened anew by its caller, so
-    /// that the program cannot make writes block.
-    pub fn set_bell(&mut self, number: u16, fifo: OwnedFd) {
+    /// A FIFO by which the program's bell `number` is rung. What it had before, which is nothing for a new number.
+    ///
+    /// # Errors
+    /// There is no such bell.
+    pub fn set_bell(&mut self, number: u16, fifo: OwnedFd) -> Result<Option<OwnedFd>, Lie> {
         let index = number as usize;
+        if index >= BELLS {
+            return Err(Lie);
+        }
         if self.fifos.len() <= index {
             self.fifos.resize_with(index + 1, || None);
         }
-        self.fifos[index] = Some(fifo);
+        let old = self.fifos[index].replace(fifo);
         // A ring that was wanted before the FIFO was there.
         if self.bells.word(number).rung.load(Ordering::SeqCst) == self.process {
             self.write_fifo(number);
         }
+        Ok(old)
     }
 
     /// The bells of those who wait for a stream.
@@ -113,8 +120,8 @@ impl Port {
 
     fn write_fifo(&self, number: u16) {
         if let Some(Some(fifo)) = self.fifos.get(number as usize) {
-            // SAFETY: one readable byte.
-            let _ = unsafe { crate::sys::write(fifo.as_raw_fd(), [1u8].as_ptr(), 1) };
+            // One that is full is readable.
+            let _ = crate::sys::put_byte(fifo.as_raw_fd());
         }
     }
 }

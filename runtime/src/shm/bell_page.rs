@@ -45,7 +45,8 @@ impl BellPage {
     /// Maps the page of another process.
     pub fn attach(fd: i32) -> Answer<Self> {
         let seals = sys::fcntl(fd, libc::F_GET_SEALS, 0)?;
-        if seals & libc::F_SEAL_SHRINK == 0 || sys::fstat(fd)?.st_size as usize != BYTES {
+        let whole = sys::fstat(fd)?.st_size as usize == BYTES;
+        if seals & libc::F_SEAL_SHRINK == 0 || !whole || !sys::is_tmpfs(fd) {
             return Err(libc::EPROTO);
         }
         Ok(Self { base: sys::map_shared(fd, BYTES)?.cast() })

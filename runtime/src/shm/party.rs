@@ -92,14 +92,17 @@ pub struct Stream {
     pub queued: AtomicU64,
     /// Bytes of the connection read from the kernel, by this side's own count.
     pub kernel_read: AtomicU64,
-    /// Calls that send through the kernel at this moment, in any process that holds the stream.
-    pub kernel_senders: AtomicU32,
+    /// Calls that send through the kernel at this moment, in any process that holds the stream (low 16 bits), and how often
+    /// the slot was opened, counted round: a call that returns after the end of its stream is none of the next one's.
+    kernel_senders: AtomicU32,
     /// In how many processes of the family the stream is open.
     pub holders: AtomicU32,
     /// 1 while this side's end of the slot is in use; Release after initialisation.
     pub open: AtomicU32,
     /// [`Recovery`]: how the return to the kernel stands when the way to another host is gone.
     recovery: AtomicU32,
+    /// What was shut down while the stream returned to the kernel, a bit each for SHUT_RD and SHUT_WR: to be done after it.
+    pub shut_after: AtomicU32,
     /// The stream after this one in the list that starts at [`Held::first`]; 0 = not in it. Under the send lock.
     pub next_held: AtomicU32,
 }
@@ -261,6 +264,13 @@ pub enum Recovery {
     Quiet = 4,
 }
 
+/// A call that sends through the kernel: how often the slot had been opened then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelSend(u32);
+
+/// Bits of the count in [`Stream::kernel_senders`].
+const COUNT_BITS: u32 = 16;
+
 impl Stream {
     #[inline]
     pub fn recovery(&self) -> Recovery {
@@ -281,6 +291,27 @@ impl Stream {
 
     pub fn end_recovery(&self, outcome: Recovery) {
         self.recovery.store(outcome as u32, Ordering::Release);
+    }
+
+    /// The slot is opened: nobody sends through the kernel.
+    pub fn forget_kernel_sends(&self) {
+        let opened = (self.kernel_senders.load(Ordering::Relaxed) >> COUNT_BITS).wrapping_add(1);
+        self.kernel_senders.store(opened << COUNT_BITS, Ordering::SeqCst);
+    }
+
+    /// A call is about to send through the kernel: what to give [`Self::leave_kernel_send`].
+    pub fn enter_kernel_send(&self) -> KernelSend {
+        KernelSend(self.kernel_senders.fetch_add(1, Ordering::SeqCst) >> COUNT_BITS)
+    }
+
+    /// Whether the stream of that call is still there.
+    pub fn leave_kernel_send(&self, call: KernelSend) -> bool {
+        let leave = |word: u32| (word >> COUNT_BITS == call.0).then(|| word - 1);
+        self.kernel_senders.fetch_update(Ordering::Release, Ordering::Relaxed, leave).is_ok()
+    }
+
+    pub fn sends_in_kernel(&self) -> bool {
+        self.kernel_senders.load(Ordering::Acquire) & ((1 << COUNT_BITS) - 1) != 0
     }
 
     /// # Safety

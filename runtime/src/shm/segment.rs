@@ -240,7 +240,7 @@ impl Segment {
     pub fn attach(fd: i32, serial: u64, sides: [Identity; 2]) -> Answer<Self> {
         let seals = sys::fcntl(fd, libc::F_GET_SEALS, 0)?;
         let size = sys::fstat(fd)?.st_size as usize;
-        if seals & libc::F_SEAL_SHRINK == 0 || size < HEADER_BYTES {
+        if seals & libc::F_SEAL_SHRINK == 0 || size < HEADER_BYTES || !sys::is_tmpfs(fd) {
             return Err(libc::EPROTO);
         }
         let probe = Self { base: sys::map_shared(fd, HEADER_BYTES)?, geometry: NO_GEOMETRY };

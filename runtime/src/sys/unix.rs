@@ -4,10 +4,13 @@ use super::{Answer, answer, close, getsockopt};
 use core::ffi::{CStr, c_int};
 use syscalls::{Sysno, syscall};
 
-/// Descriptors that one message can carry.
+/// Descriptors that one message of Convoy's carries at most.
 pub const MOST_PASSED: usize = 2;
+/// Descriptors that any message can carry (SCM_MAX_FD of the kernel).
+pub const MOST_EVER_PASSED: usize = 253;
 
-const CONTROL_BYTES: usize = 64;
+/// CMSG_SPACE of the most descriptors.
+const CONTROL_BYTES: usize = 16 + (MOST_EVER_PASSED * size_of::<c_int>()).next_multiple_of(8);
 
 /// Room for control messages, aligned as cmsg(3) wants it.
 #[repr(C, align(8))]
@@ -77,8 +80,9 @@ pub fn unix_send(fd: c_int, message: &[u8], passed: &[c_int]) -> Answer<()> {
 }
 
 /// Receives one message and the descriptors with it (-1 where there are none), which are close-on-exec; never blocks.
-/// 0 bytes when the other end is closed. Descriptors beyond [`MOST_PASSED`] are closed by the kernel.
-pub fn unix_receive(fd: c_int, into: &mut [u8]) -> Answer<(usize, [c_int; MOST_PASSED])> {
+/// 0 bytes when the other end is closed. Descriptors beyond `MOST`, at most [`MOST_EVER_PASSED`], are closed by the kernel.
+pub fn unix_receive<const MOST: usize>(fd: c_int, into: &mut [u8]) -> Answer<(usize, [c_int; MOST])> {
+    const { assert!(MOST <= MOST_EVER_PASSED) };
     let mut control = Control([0; CONTROL_BYTES]);
     let part = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
     // SAFETY: plain data; pointers are set below.
@@ -87,11 +91,11 @@ pub fn unix_receive(fd: c_int, into: &mut [u8]) -> Answer<(usize, [c_int; MOST_P
     header.msg_iovlen = 1;
     header.msg_control = control.0.as_mut_ptr().cast();
     // SAFETY: arithmetic only.
-    let room = unsafe { libc::CMSG_SPACE((MOST_PASSED * size_of::<c_int>()) as u32) };
+    let room = unsafe { libc::CMSG_SPACE((MOST * size_of::<c_int>()) as u32) };
     header.msg_controllen = room as usize;
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
     let bytes = call!(recvmsg, fd, &mut header as *mut libc::msghdr, flags)?;
-    let mut passed = [-1; MOST_PASSED];
+    let mut passed = [-1; MOST];
     // SAFETY: the kernel filled the control buffer; lengths are checked against what a descriptor takes.
     unsafe {
         let head = libc::CMSG_FIRSTHDR(&header);

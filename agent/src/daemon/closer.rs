@@ -1,0 +1,98 @@
+//! Closes descriptors that programs have passed, on threads that do nothing else: the last close of a socket with SO_LINGER,
+//! or of a file whose file system is the program's own, may take as long as the program likes.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Threads that may be stuck at a time; a new one begins when all others are busy.
+const MOST_THREADS: usize = 32;
+/// Descriptors that may wait for them. More are left open.
+const MOST_WAITING: usize = 4096;
+
+pub(super) struct Closer {
+    queue: SyncSender<OwnedFd>,
+    shared: Arc<Shared>,
+    threads: usize,
+}
+
+struct Shared {
+    waiting: Mutex<Receiver<OwnedFd>>,
+    /// Descriptors that were given and are not closed.
+    open: AtomicUsize,
+}
+
+impl Closer {
+    pub(super) fn new() -> Self {
+        let (queue, waiting) = sync_channel(MOST_WAITING);
+        let shared = Shared { waiting: Mutex::new(waiting), open: AtomicUsize::new(0) };
+        Self { queue, shared: Arc::new(shared), threads: 0 }
+    }
+
+    /// Closes a descriptor some time, without waiting for it.
+    pub(super) fn close(&mut self, descriptor: OwnedFd) {
+        let open = self.shared.open.fetch_add(1, Ordering::Relaxed) + 1;
+        if open > self.threads && self.threads < MOST_THREADS && self.begin_thread() {
+            self.threads += 1;
+        }
+        if let Err(TrySendError::Full(rest) | TrySendError::Disconnected(rest)) =
+            self.queue.try_send(descriptor)
+        {
+            // Better open for ever than closed by a thread that others wait for.
+            core::mem::forget(rest);
+        }
+    }
+
+    fn begin_thread(&self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let work = move || {
+            while let Ok(descriptor) = shared.next() {
+                drop(descriptor);
+                shared.open.fetch_sub(1, Ordering::Relaxed);
+            }
+        };
+        std::thread::Builder::new().name("convoy-closer".into()).spawn(work).is_ok()
+    }
+}
+
+impl Shared {
+    fn next(&self) -> Result<OwnedFd, std::sync::mpsc::RecvError> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).recv()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
+
+    /// A connection whose last close lasts as long as the other end does not read.
+    fn lingering() -> (OwnedFd, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let here = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let there = listener.accept().unwrap().0;
+        rustix::net::sockopt::set_socket_linger(&here, Some(Duration::from_secs(60))).unwrap();
+        here.set_nonblocking(true).unwrap();
+        while std::io::Write::write(&mut &here, &[0; 65536]).is_ok() {}
+        (here.into(), there)
+    }
+
+    #[test]
+    fn nobody_waits_for_sockets_that_linger() {
+        let mut closer = Closer::new();
+        let began = Instant::now();
+        let pairs: Vec<_> = (0..3).map(|_| lingering()).collect();
+        let others: Vec<TcpStream> =
+            pairs.into_iter().map(|(here, there)| (closer.close(here), there).1).collect();
+        let (last, mut reader) = std::io::pipe().map(|(reader, writer)| (writer, reader)).unwrap();
+        closer.close(last.into());
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0, "closed although three threads are stuck");
+        assert!(began.elapsed() < Duration::from_secs(50));
+        drop(others);
+    }
+}

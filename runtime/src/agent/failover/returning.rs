@@ -1,0 +1,311 @@
+//! One stream that returns to the kernel: what it writes, what it reads, and how the bytes are put in order.
+
+use super::MARK;
+use crate::agent::record::{Place, RECORD_BYTES, Record, in_order};
+use crate::channel::Channel;
+use crate::channel::far_return::Received;
+use crate::wait::kernel_state;
+use crate::{iov, position, sys, table};
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes read at a time.
+const PIECE: usize = 64 << 10;
+/// Most bytes that are kept of what came before the mark: of one stream, and of all.
+const MOST_KEPT: usize = 64 << 20;
+const MOST_KEPT_OF_ALL: usize = 512 << 20;
+/// So long may a call of the program that sends through the kernel stand in the way, in nanoseconds. It gets on when the
+/// other end reads, which it does when it returns; a thread that was cancelled in the call never does.
+const IN_THE_WAY_NS: u64 = 60_000_000_000;
+
+/// Bytes kept of all streams. Written by the listener only.
+static KEPT: AtomicUsize = AtomicUsize::new(0);
+
+/// One stream that returns.
+pub(super) struct Returning {
+    pub(super) channel: &'static Channel,
+    pub(super) slot: u32,
+    pub(super) generation: u8,
+    /// A copy of the program's descriptor.
+    pub(super) fd: i32,
+    /// Most bytes that the other end may have sent through the channel: the credit it was granted.
+    granted: u64,
+    since: u64,
+    own: Record,
+    /// What this end has sent and may have to send again: up to `own.sent`.
+    retained: Vec<u8>,
+    marked: bool,
+    /// To be written, and how much of it was.
+    output: Vec<u8>,
+    written: usize,
+    input: Input,
+    /// Bytes that came through the kernel before the mark.
+    before_mark: Vec<u8>,
+    record: Vec<u8>,
+    theirs: Option<Record>,
+    again: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Input {
+    BeforeMark,
+    Record,
+    Again,
+    Done,
+}
+
+/// What a step came to.
+pub(super) enum Step {
+    Progress,
+    /// Nothing to do until the connection can be read or written again.
+    Waits,
+    /// Both directions are the kernel's.
+    Over,
+    /// The connection has ended, or the other end says what cannot be true.
+    Failed(&'static str),
+}
+
+impl Returning {
+    /// With a copy of the program's descriptor, which goes with it. Nothing when the stream cannot say how far it is.
+    pub(super) fn begin(channel: &'static Channel, slot: u32, generation: u8, fd: i32) -> Option<Self> {
+        let (received, granted) = channel.stop_receiving(slot, generation)?;
+        let (own, retained) = channel.stop_sending(slot, generation, received)?;
+        // Not freed while this looks into it, even when the program closes meanwhile.
+        channel.streams.fetch_add(1, Ordering::Relaxed);
+        Some(Self {
+            channel,
+            slot,
+            generation,
+            fd,
+            granted,
+            since: sys::now_ns(),
+            own,
+            retained,
+            marked: false,
+            output: own.encode().to_vec(),
+            written: 0,
+            input: Input::BeforeMark,
+            before_mark: Vec::new(),
+            record: Vec::new(),
+            theirs: None,
+            again: Vec::new(),
+        })
+    }
+
+    pub(super) fn step(&mut self) -> Step {
+        let wrote = self.write();
+        let read = self.read();
+        match (wrote, read) {
+            (Step::Failed(why), _) | (_, Step::Failed(why)) => Step::Failed(why),
+            (Step::Over, Step::Over) if self.theirs.is_some() => self.finish(),
+            (Step::Progress, _) | (_, Step::Progress) => Step::Progress,
+            _ => Step::Waits,
+        }
+    }
+
+    fn write(&mut self) -> Step {
+        if !self.marked {
+            // A call of the program that is inside the kernel's send comes first.
+            if self.channel.sends_in_kernel(self.slot) {
+                return if sys::now_ns() - self.since < IN_THE_WAY_NS {
+                    Step::Waits
+                } else {
+                    Step::Failed("a call of the program does not leave the kernel")
+                };
+            }
+            let mark = iov::single([MARK].as_ptr().cast_mut(), 1);
+            let flags = libc::MSG_OOB | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            // SAFETY: one readable byte.
+            return match unsafe { sys::sendmsg(self.fd, &mark, 1, flags) } {
+                Ok(_) => {
+                    self.marked = true;
+                    Step::Progress
+                }
+                Err(libc::EAGAIN | libc::EINTR) => Step::Waits,
+                Err(_) => Step::Failed("the mark cannot be written"),
+            };
+        }
+        let rest = self.output.get(self.written..).unwrap_or_default();
+        if rest.is_empty() {
+            return Step::Over;
+        }
+        let part = iov::single(rest.as_ptr().cast_mut(), rest.len());
+        // SAFETY: one readable part.
+        match unsafe { sys::sendmsg(self.fd, &part, 1, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) } {
+            Ok(count) => {
+                self.written += count;
+                Step::Progress
+            }
+            Err(libc::EAGAIN | libc::EINTR) => Step::Waits,
+            Err(_) => Step::Failed("the record cannot be written"),
+        }
+    }
+
+    fn read(&mut self) -> Step {
+        match self.input {
+            Input::BeforeMark => self.read_before_mark(),
+            Input::Record => self.read_record(),
+            Input::Again => self.read_again(),
+            Input::Done => Step::Over,
+        }
+    }
+
+    fn read_before_mark(&mut self) -> Step {
+        if position::at_urgent_mark(self.fd) {
+            let mut byte = 0u8;
+            let part = iov::single(&raw mut byte, 1);
+            // SAFETY: one writable byte.
+            let taken = unsafe { sys::recvmsg(self.fd, &part, 1, libc::MSG_OOB | libc::MSG_DONTWAIT) };
+            if taken == Err(libc::EAGAIN) {
+                // Announced, and still on its way.
+                return Step::Waits;
+            }
+            if taken != Ok(1) || byte != MARK {
+                return Step::Failed("the other end has sent urgent data of its own");
+            }
+            self.input = Input::Record;
+            return Step::Progress;
+        }
+        // No more than is queued now: a read that finds the mark in front of it would skip it.
+        let queued = position::readable(self.fd) as usize;
+        if queued == 0 {
+            let over = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+            let ended = kernel_state(self.fd, libc::POLLRDHUP) & over != 0;
+            let nothing = position::readable(self.fd) == 0 && !position::at_urgent_mark(self.fd);
+            return if ended && nothing {
+                Step::Failed("the connection has ended before the other end's mark")
+            } else {
+                Step::Waits
+            };
+        }
+        match receive(self.fd, queued.min(PIECE)) {
+            Ok(bytes)
+                if self.before_mark.len() + bytes.len() > MOST_KEPT
+                    || KEPT.load(Ordering::Relaxed) + bytes.len() > MOST_KEPT_OF_ALL =>
+            {
+                Step::Failed("too many bytes came before the mark")
+            }
+            Ok(bytes) => {
+                KEPT.fetch_add(bytes.len(), Ordering::Relaxed);
+                self.before_mark.extend_from_slice(&bytes);
+                Step::Progress
+            }
+            Err(step) => step,
+        }
+    }
+
+    fn read_record(&mut self) -> Step {
+        match receive(self.fd, RECORD_BYTES - self.record.len()) {
+            Ok(bytes) => {
+                self.record.extend_from_slice(&bytes);
+                if self.record.len() < RECORD_BYTES { Step::Progress } else { self.take_record() }
+            }
+            Err(step) => step,
+        }
+    }
+
+    /// The other end has said how far it is: what it has not got follows the own record.
+    fn take_record(&mut self) -> Step {
+        let Some(theirs) = Record::decode(&self.record) else {
+            return Step::Failed("there is no record behind the mark");
+        };
+        let oldest = self.own.sent.saturating_sub(self.retained.len() as u64);
+        let possible = (oldest..=self.own.sent).contains(&theirs.received)
+            && (self.own.received..=self.granted).contains(&theirs.sent);
+        if !possible {
+            return Step::Failed("the other end's counts cannot be");
+        }
+        let from = (theirs.received - oldest) as usize;
+        self.output.extend_from_slice(self.retained.get(from..).unwrap_or_default());
+        self.retained = Vec::new();
+        self.theirs = Some(theirs);
+        self.input = Input::Again;
+        Step::Progress
+    }
+
+    fn read_again(&mut self) -> Step {
+        let missing = self.theirs.map_or(0, |theirs| theirs.sent - self.own.received) as usize;
+        let left = missing.saturating_sub(self.again.len());
+        if left == 0 {
+            self.input = Input::Done;
+            return Step::Progress;
+        }
+        match receive(self.fd, left.min(PIECE)) {
+            Ok(bytes) => {
+                self.again.extend_from_slice(&bytes);
+                Step::Progress
+            }
+            Err(step) => step,
+        }
+    }
+
+    /// Both directions are settled: what this end has received is put in order for the program.
+    fn finish(&mut self) -> Step {
+        let Some(theirs) = self.theirs else { return Step::Failed("the other end's counts are missing") };
+        let Some(state) = self.channel.take_received(self.slot, self.generation) else {
+            // The program has closed its end: nobody reads.
+            return Step::Over;
+        };
+        let (bytes, whole) = self.in_order(&theirs, state);
+        if !self.channel.put_received(self.slot, self.generation, &bytes) {
+            Step::Failed("memory has run out")
+        } else if whole {
+            Step::Over
+        } else {
+            Step::Failed("the bytes do not fit the switches")
+        }
+    }
+
+    /// The stream cannot return. The program reads what is there in order and then of the end, as it would of a connection
+    /// that is reset.
+    pub(super) fn give_up(&mut self) {
+        if let Some(state) = self.channel.take_received(self.slot, self.generation) {
+            // What the other end said of its switches, now or through the agent.
+            let theirs = self.theirs.unwrap_or_else(|| self.channel.switches_heard_of(self.slot));
+            let (bytes, _) = self.in_order(&theirs, state);
+            let _ = self.channel.put_received(self.slot, self.generation, &bytes);
+        }
+        let _ = sys::shutdown(self.fd, libc::SHUT_RDWR);
+    }
+
+    fn in_order(&mut self, theirs: &Record, state: Received) -> (Vec<u8>, bool) {
+        let Received { queued: mut channel, passed, consumed, kernel_read } = state;
+        channel.append(&mut self.again);
+        in_order(theirs, Place { passed, consumed, kernel_read }, &channel, &self.before_mark)
+    }
+
+    /// What the listener has to poll for.
+    pub(super) fn poll_entry(&self) -> libc::pollfd {
+        let mut events = 0;
+        if self.input != Input::Done {
+            events |= libc::POLLIN | libc::POLLPRI;
+        }
+        let blocked = !self.marked && self.channel.sends_in_kernel(self.slot);
+        if !blocked && (!self.marked || self.written < self.output.len()) {
+            events |= libc::POLLOUT;
+        }
+        libc::pollfd { fd: self.fd, events, revents: 0 }
+    }
+}
+
+impl Drop for Returning {
+    fn drop(&mut self) {
+        KEPT.fetch_sub(self.before_mark.len(), Ordering::Relaxed);
+        self.channel.streams.fetch_sub(1, Ordering::Relaxed);
+        table::abandon(self.fd);
+    }
+}
+
+/// Some bytes; or how the step ends without.
+fn receive(fd: i32, most: usize) -> Result<Vec<u8>, Step> {
+    let mut bytes = vec![0u8; most];
+    let part = iov::single(bytes.as_mut_ptr(), most);
+    // SAFETY: one writable part.
+    match unsafe { sys::recvmsg(fd, &part, 1, libc::MSG_DONTWAIT) } {
+        Ok(count @ 1..) => {
+            bytes.truncate(count);
+            Ok(bytes)
+        }
+        Err(libc::EAGAIN | libc::EINTR) => Err(Step::Waits),
+        Ok(_) | Err(_) => Err(Step::Failed("the connection has ended")),
+    }
+}
