@@ -98,3 +98,15 @@ fn small_messages_cost_few_bytes() {
     let overhead = writer.len() - HEAD_BYTES - 64 * 64;
     assert!(overhead <= 64 * 3, "{overhead}");
 }
+
+#[test]
+fn a_full_batch_takes_no_record_of_no_bytes() {
+    let mut room = [0; HEAD_BYTES + 64];
+    let mut writer = Writer::new(&mut room);
+    let mut records = 0;
+    while writer.data(MAX_STREAM, 0).is_some() {
+        records += 1;
+        assert!(writer.len() <= HEAD_BYTES + 64);
+    }
+    assert!(records > 0);
+}

@@ -8,6 +8,8 @@
 mod incoming;
 mod lines;
 mod outgoing;
+#[cfg(test)]
+mod tests;
 
 pub use crate::shm::segment::{JOINED, READY, RECOVERED, STAYS, WORTH};
 pub use incoming::{Frame, Piece};

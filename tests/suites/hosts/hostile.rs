@@ -115,7 +115,7 @@ fn to_agent(world: &World, host: Host<'_>) -> OwnedFd {
 fn send(socket: &OwnedFd, bytes: &[u8], descriptors: &[i32]) -> bool {
     let mut parts = sys::parts(&[bytes]);
     let mut header = sys::header(&mut parts);
-    let mut control = [0_u64; 32];
+    let mut control = [0_u64; 128];
     let room = size_of_val(descriptors) as u32;
     if !descriptors.is_empty() {
         header.msg_control = control.as_mut_ptr().cast();
@@ -159,6 +159,7 @@ fn message(kind: u32, small: u32, one: u64, two: u64) -> Vec<u8> {
 const HELLO: u32 = 1;
 const OFFER: u32 = 3;
 const BELL: u32 = 7;
+const PING: u32 = 10;
 /// The version that programs speak.
 const VERSION: u32 = 1;
 
@@ -267,5 +268,66 @@ fn offers_of_nothing() {
         }
         pair.goes_on(1);
         drop(silent);
+    });
+}
+
+/// A connection whose last close lasts as long as its other end does not read, which comes with it.
+fn lingering() -> (TcpStream, TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let there = listener.accept().unwrap().0;
+    let linger = libc::linger { l_onoff: 1, l_linger: 3600 };
+    // SAFETY: a valid option value with its size.
+    let set = unsafe {
+        let size = size_of_val(&linger) as u32;
+        libc::setsockopt(
+            here.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size,
+        )
+    };
+    assert_eq!(set, 0, "SO_LINGER");
+    here.set_nonblocking(true).unwrap();
+    while (&here).write(&[0; 65536]).is_ok() {}
+    (here, there)
+}
+
+/// Programs that leave the last copy of a lingering socket to the agent, with every kind of message, and end.
+#[test]
+fn sockets_that_linger() {
+    beside_traffic(|world, pair| {
+        let host = world.host(1);
+        let mut others = Vec::new();
+        for kind in [OFFER, HELLO, BELL, 2, 99] {
+            let (to_agent, (here, there)) = (to_agent(world, host), lingering());
+            let descriptors = vec![here.as_raw_fd(); if kind == OFFER { 1 } else { 100 }];
+            send(&to_agent, &message(kind, 1, 1, 1), &descriptors);
+            drop(here);
+            others.push(there);
+        }
+        // Left in the socket's queue when the agent hangs up.
+        let (to_agent, (here, there)) = (to_agent(world, host), lingering());
+        for kind in [99, OFFER, OFFER] {
+            send(&to_agent, &message(kind, 1, 1, 1), &[here.as_raw_fd()]);
+        }
+        drop(here);
+        pair.goes_on(3);
+        drop((others, there));
+    });
+}
+
+/// A program that asks and asks and never listens.
+#[test]
+fn questions_without_end() {
+    beside_traffic(|world, pair| {
+        let to_agent = to_agent(world, world.host(1));
+        std::thread::scope(|scope| {
+            scope.spawn(|| while send(&to_agent, &message(PING, 0, 0, 0), &[]) {});
+            pair.goes_on(2);
+            // Until the agent has had enough; whatever was said before that ends the thread, too.
+            sys::poll_one(to_agent.as_raw_fd(), 0, 60_000);
+        });
     });
 }
