@@ -25,7 +25,7 @@ fn put(segment: &Segment, producer: &mut Producer, length: u32) {
     let target = segment.reserve(PROGRAM, producer, length as usize).unwrap().unwrap();
     // SAFETY: room in the ring.
     unsafe { write_header(target, header) };
-    producer.advance(u64::from(wire::span(length)));
+    producer.advance(wire::span(length) as u64);
     producer.publish(&segment.lane(PROGRAM).producer);
 }
 
