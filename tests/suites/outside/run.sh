@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Runs other projects' own test suites natively and under Convoy, and writes what came of it as a table.
+#
+#   run.sh RUNNER LIBRARY REPORT [SUITE...]
+#
+# RUNNER is a script that runs one suite: `RUNNER SUITE` natively, `RUNNER SUITE LIBRARY` preloaded, comparing test by test
+# (it names each test that passes natively and not preloaded, and fails then); `RUNNER --list` lists the suites.
+# Environment: TIMES (3) preloaded runs of each suite, BASE_RUNS (2) native ones: what flickers there does not count.
+set -euo pipefail
+
+readonly RUNNER=$1 LIBRARY=$2 REPORT=$3
+shift 3
+export BASE_RUNS=${BASE_RUNS:-2}
+readonly TIMES=${TIMES:-3}
+WORK=$(mktemp -d /var/tmp/convoy-outside.XXXXXX)
+readonly WORK
+trap 'rm -rf "$WORK"' EXIT
+chmod 755 "$WORK"
+
+suites() { "$RUNNER" --list | awk '{print $2}'; }
+
+# Sum of a counter over all programs of a run, as they wrote it when they ended.
+counted() {
+    find "$WORK/stats" -type f -exec cat {} + | grep -o "\"$1\": [0-9]*" | awk '{sum += $2} END {print sum + 0}'
+}
+
+# What a suite is a version of: the Debian package it comes from, or what its name says.
+version() {
+    local package
+    case "$1" in
+        cpython-*) package=python3.11 ;;
+        libuv) package=libuv1 ;;
+        redis) package=redis-server ;;
+        tcl) package=tcl8.6 ;;
+        curl) package=curl ;;
+        *) package=$1 ;;
+    esac
+    apt-cache policy "$package" 2>/dev/null | awk '/Candidate:/ {print $2; found = 1} END {if (!found) print "-"}'
+}
+
+row() { printf '| %s | %s | %s | %s | %s | %s | %s | %s |\n' "$@" >>"$REPORT"; }
+
+run_suite() { # SUITE; false when a test that passes natively did not pass once
+    local suite=$1 turn out known natively preloaded="" worst=0 promoted=0 bytes=0 regressions
+    for turn in $(seq "$TIMES"); do
+        rm -rf "$WORK/stats" && mkdir -m 1777 "$WORK/stats"
+        out=$WORK/$suite.$turn
+        SUITE_ENV="CONVOY_STATS=$WORK/stats/" "$RUNNER" "$suite" "$LIBRARY" >"$out" 2>&1 || true
+        grep -E '^REGRESSION|baseline-stable-pass|passed,' "$out" || tail -n 5 "$out"
+        regressions=$(grep -c '^REGRESSION' "$out" || true)
+        known=$(grep -o 'baseline-stable-pass [0-9]*' "$out" | awk '{print $2}')
+        [ -n "$known" ] || { regressions=1; known=0; }
+        [ "$regressions" -le "$worst" ] || worst=$regressions
+        preloaded="$preloaded${preloaded:+, }$((known - regressions))"
+        natively=$known
+        promoted=$(counted promotions)
+        bytes=$(counted bytes_sent)
+    done
+    row "$suite" "$(version "$suite")" "$natively" "$preloaded" "$worst" "$promoted" "$bytes" "$(counted kernel_bytes_sent)"
+    [ "$worst" -eq 0 ] && [ "$promoted" -gt 0 ]
+}
+
+{
+    printf '# Test suites of other projects under Convoy\n\n'
+    printf 'Each suite ran natively %s times, and %s times under Convoy with its default settings. Counted are the tests that\n' "$BASE_RUNS" "$TIMES"
+    printf 'pass in every native run. "Not" is the worst of the preloaded runs; streams and bytes are those of the last one.\n'
+    printf 'Written by ./dev compat.\n\n'
+    printf '| suite | version | pass natively | of these under Convoy | not | streams promoted | bytes on the channel | by the kernel |\n'
+    printf '|---|---|--:|--:|--:|--:|--:|--:|\n'
+} >"$REPORT"
+failed=0
+for suite in $(if [ $# -gt 0 ]; then printf '%s\n' "$@"; else suites; fi); do
+    printf '== %s\n' "$suite"
+    run_suite "$suite" || failed=1
+done
+cat "$REPORT"
+exit $failed
