@@ -65,6 +65,8 @@ mod epoll_groups {
         [
             mixed_kinds,
             sleep_beside_unread_bytes,
+            older_kernel,
+            sandbox,
             several_epolls,
             nested,
             nested_edge,

@@ -13,6 +13,8 @@ fn main() {
     run(&[
         ("mixed_kinds", others::mixed_kinds),
         ("sleep_beside_unread_bytes", others::sleep_beside_unread_bytes),
+        ("older_kernel", others::older_kernel),
+        ("sandbox", others::sandbox),
         ("several_epolls", others::several_epolls),
         ("nested", others::nested),
         ("nested_edge", others::nested_edge),

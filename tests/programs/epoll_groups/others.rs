@@ -66,6 +66,37 @@ pub(crate) fn sleep_beside_unread_bytes(case: &mut Case) {
     say!("{}", show(links[0].recv_with(15, libc::MSG_WAITALL)));
 }
 
+/// A kernel, or a sandbox, that does not have epoll_pwait2.
+fn without_epoll_pwait2(case: &mut Case, errno: i32) {
+    sys::refuse(libc::SYS_epoll_pwait2, errno);
+    let mut link = case.link();
+    let (out, inn) = sys::pipe();
+    let epoll = Epoll::new();
+    epoll.add(link.fd, IN, 1).unwrap();
+    epoll.add(out, IN, 2).unwrap();
+    for round in 0..20 {
+        say!("{round}: {} {}", epoll.look(0), epoll.look(1));
+        arrive(&mut link, 5);
+        say!("stream: {}", epoll.look(-1));
+        link.recv_with(5, 0).unwrap();
+        sys::write(inn, b"x").unwrap();
+        say!("pipe: {}", epoll.look(-1));
+        sys::read(out, &mut [0]).unwrap();
+        link.start("send 5");
+        say!("asleep: {}", epoll.look(-1));
+        link.finish();
+        link.recv_with(5, libc::MSG_WAITALL).unwrap();
+    }
+}
+
+pub(crate) fn older_kernel(case: &mut Case) {
+    without_epoll_pwait2(case, libc::ENOSYS);
+}
+
+pub(crate) fn sandbox(case: &mut Case) {
+    without_epoll_pwait2(case, libc::EPERM);
+}
+
 pub(crate) fn several_epolls(case: &mut Case) {
     let mut link = case.link();
     let (level, edge, writing) = (Epoll::new(), Epoll::new(), Epoll::new());
