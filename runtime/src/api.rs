@@ -149,6 +149,15 @@ pub fn plausible(address: usize, bytes: usize) -> bool {
     iov::plausible(address, bytes)
 }
 
+/// Whether buffers have no room at all.
+///
+/// # Safety
+/// `parts` points to `count` iovecs, if memory can be there.
+pub unsafe fn is_empty(parts: *const libc::iovec, count: usize) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { iov::is_empty(parts, count) }
+}
+
 // ---- data -----------------------------------------------------------------------------------------
 
 /// write, writev, send, sendto, sendmsg (without control data) on a tracked descriptor.

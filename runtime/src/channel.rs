@@ -9,6 +9,7 @@ mod far;
 pub mod far_return;
 pub mod hold;
 mod list;
+mod peek;
 pub mod queue;
 pub mod recall;
 pub mod receive;

@@ -10,6 +10,7 @@
 pub mod arena;
 pub mod compare;
 pub mod counters;
+pub mod fuzz;
 pub mod hosts;
 pub mod json;
 pub mod kit;

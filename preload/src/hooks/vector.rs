@@ -24,7 +24,7 @@ const KNOWN_FLAGS: c_int =
 unsafe fn send_parts(fd: c_int, parts: *const iovec, count: c_int, flags: c_int) -> Handled {
     let count = usize::try_from(count).ok()?;
     // SAFETY: the program's iovecs.
-    unsafe { if pointer::plausible(parts, count) { api::send(fd, parts, count, flags) } else { None } }
+    unsafe { if asks_socket(parts, count) { api::send(fd, parts, count, flags) } else { None } }
 }
 
 /// Offers the buffers to the runtime; `None` also where the kernel will refuse them.
@@ -34,7 +34,16 @@ unsafe fn send_parts(fd: c_int, parts: *const iovec, count: c_int, flags: c_int)
 unsafe fn receive_parts(fd: c_int, parts: *const iovec, count: c_int, flags: c_int) -> Handled {
     let count = usize::try_from(count).ok()?;
     // SAFETY: the program's iovecs.
-    unsafe { if pointer::plausible(parts, count) { api::receive(fd, parts, count, flags) } else { None } }
+    unsafe { if asks_socket(parts, count) { api::receive(fd, parts, count, flags) } else { None } }
+}
+
+/// Whether the call reaches the socket in the kernel: impossible buffers do not, nor do those without a byte.
+///
+/// # Safety
+/// `parts` is null or points to `count` iovecs.
+unsafe fn asks_socket(parts: *const iovec, count: usize) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { pointer::plausible(parts, count) && !api::is_empty(parts, count) }
 }
 
 /// Message flags for the flags of preadv2 and pwritev2; `None` where the kernel has an error for them: an

@@ -1,8 +1,6 @@
 //! What of a stream could be read, without reading it.
 
 use super::Channel;
-use super::queue::Mode;
-use crate::iov::Cursor;
 use crate::position;
 use crate::shm::party::Recovery;
 use convoy_aggregator::path::Path;
@@ -49,20 +47,6 @@ impl Channel {
     /// Bytes of a stream in its queue.
     pub fn queued_bytes(&self, slot: u32) -> u64 {
         self.party.stream(slot).queued.load(Ordering::Acquire)
-    }
-
-    /// The path the stream is read from and the bytes left on it, if a switch is pending.
-    pub fn before_switch(&self, slot: u32, fd: i32) -> Option<(Path, u64)> {
-        let guard = self.lock_receiving().ok()?;
-        self.path_limit(slot, fd, guard.stream(slot)).ok().filter(|(_, limit)| *limit != u64::MAX)
-    }
-
-    /// Copies queued bytes without taking them, whatever the path.
-    pub fn peek_queue(&self, slot: u32, target: &mut Cursor) -> usize {
-        let _ = self.sort();
-        self.lock_receiving().map_or(0, |guard| {
-            self.dequeue(slot, guard.lane(), guard.stream(slot), target, u64::MAX, Mode::Peek)
-        })
     }
 
     /// Bytes the program has read and all that it could read so far, of this stream's channel part.

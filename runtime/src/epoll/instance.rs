@@ -56,6 +56,9 @@ pub struct Item {
     out_edge: bool,
     /// EPOLLET: may report that the stream is readable.
     in_edge: bool,
+    /// Bytes that had come through the channel at the last look, where a process of the family may have sorted them: only more
+    /// than these are news.
+    heard: u64,
     present: bool,
     /// Deleted by the program; the lifeline stays in the inner instance, because programs that delete and add a
     /// descriptor for each message are common.
@@ -72,6 +75,7 @@ const ABSENT: Item = Item {
     armed: false,
     out_edge: false,
     in_edge: false,
+    heard: 0,
     present: false,
     parked: false,
 };
@@ -191,7 +195,9 @@ impl Instance {
 
     /// Both locks, for fork.
     pub fn lock_for_fork(&self) {
-        core::mem::forget((self.lock(), self.inbox.lock()));
+        let mut state = self.lock();
+        state.note_heard();
+        core::mem::forget((state, self.inbox.lock()));
         self.forking.store(true, Ordering::Relaxed);
     }
 

@@ -5,8 +5,8 @@ use crate::channel::hold;
 use crate::channel::queue::Mode;
 use crate::channel::receive::Received;
 use crate::iov::{self, Cursor, EMPTY};
+use crate::shm::party::Recovery;
 use crate::{position, sys, wait};
-use convoy_aggregator::path::Path;
 use core::sync::atomic::Ordering;
 
 impl Call<'_> {
@@ -107,20 +107,14 @@ impl Call<'_> {
         if ask { position::readable(self.fd) } else { 0 }
     }
 
-    /// A peek has seen all of one path before a switch: what follows on the other path can be seen too.
+    /// A peek has seen what stands before a switch: what follows it can be seen too.
     fn peek_on(&self, target: &mut Cursor, seen: usize) -> usize {
-        if target.remaining() == 0 {
+        let both =
+            self.channel.switch_pending(self.slot) || self.channel.recovery(self.slot) != Recovery::None;
+        if target.remaining() == 0 || !both {
             return 0;
         }
-        match self.channel.before_switch(self.slot, self.fd) {
-            Some((Path::Channel, before)) if before == seen as u64 => {
-                self.read_kernel(target, u64::MAX).ok().flatten().unwrap_or(0)
-            }
-            Some((Path::Kernel, before)) if before == seen as u64 => {
-                self.channel.peek_queue(self.slot, target)
-            }
-            _ => 0,
-        }
+        self.channel.peek_across(self.slot, self.fd, seen, target)
     }
 
     /// Nothing to read: whether it is time to ask the kernel side. Whoever is going to sleep by the kernel connection asks it

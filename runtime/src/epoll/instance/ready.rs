@@ -38,10 +38,29 @@ impl State {
     pub fn enqueue_with_bytes(&mut self) {
         for (fd, index) in self.promoted_sockets() {
             let stream = socket::at(index).and_then(socket::Socket::stream);
-            if stream.is_some_and(|(channel, slot)| channel.has_bytes(slot)) {
-                self.news(fd, false);
+            if let Some((channel, slot)) = stream.filter(|(channel, slot)| channel.has_bytes(*slot)) {
+                if self.hears(fd, channel.received_bytes(slot)) {
+                    self.news(fd, false);
+                } else {
+                    self.enqueue(fd);
+                }
             }
         }
+    }
+
+    /// About to fork: what has come so far is no news for either process.
+    pub(super) fn note_heard(&mut self) {
+        for (fd, index) in self.promoted_sockets() {
+            if let Some((channel, slot)) = socket::at(index).and_then(socket::Socket::stream) {
+                self.hears(fd, channel.received_bytes(slot));
+            }
+        }
+    }
+
+    /// Takes note of how many bytes have come; whether these are more than before.
+    fn hears(&mut self, fd: i32, received: u64) -> bool {
+        let item = self.items.get_mut(fd as u32 as usize);
+        item.is_some_and(|item| core::mem::replace(&mut item.heard, received) != received)
     }
 
     pub fn is_idle(&self) -> bool {

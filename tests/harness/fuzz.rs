@@ -1,0 +1,136 @@
+//! Random programs over the socket API: made from a seed, run natively and preloaded, compared line by line, and made
+//! smaller when they differ. What a step does is in the test program `fuzz`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::{ALL_VARIANTS, Mode, Run, Task};
+
+/// The environment variable that carries the steps to the test program.
+pub const SCRIPT: &str = "FUZZ_SCRIPT";
+/// Connections of a program.
+pub const LINKS: u64 = 2;
+
+/// Every step with how many numbers it takes, and how often it is chosen. Numbers are taken modulo what makes sense.
+const VERBS: &[(&str, usize, u64)] = &[
+    ("send", 3, 12),
+    ("recv", 3, 14),
+    ("there-send", 2, 12),
+    ("there-recv", 1, 8),
+    ("poll", 2, 6),
+    ("select", 1, 3),
+    ("queued", 1, 3),
+    ("add", 3, 5),
+    ("modify", 3, 3),
+    ("delete", 2, 2),
+    ("look", 1, 8),
+    ("dup", 1, 3),
+    ("dup-over", 2, 1),
+    ("close-one", 1, 2),
+    ("nonblocking", 2, 2),
+    ("option", 2, 3),
+    ("child-send", 2, 2),
+    ("child-recv", 1, 2),
+    ("impatient", 1, 1),
+    ("shutdown", 1, 1),
+    ("there-shutdown", 0, 1),
+    ("there-close", 0, 1),
+    ("close", 0, 1),
+];
+
+/// A generator of numbers (splitmix64).
+struct Random(u64);
+
+impl Random {
+    /// The numbers of a seed.
+    fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.number() % limit
+    }
+}
+
+/// A random program: a variant, and steps of one line each, `LINK VERB NUMBERS...`.
+pub fn generate(seed: u64) -> (&'static str, Vec<String>) {
+    let mut random = Random::new(seed);
+    let variant = ALL_VARIANTS[random.below(ALL_VARIANTS.len() as u64) as usize];
+    let total: u64 = VERBS.iter().map(|(.., weight)| weight).sum();
+    let steps = 10 + random.below(50);
+    let step = |_| {
+        let mut choice = random.below(total);
+        let (verb, numbers, _) = VERBS
+            .iter()
+            .find(|(.., weight)| {
+                let here = choice < *weight;
+                choice = choice.wrapping_sub(*weight);
+                here
+            })
+            .expect("a verb");
+        let mut line = format!("{} {verb}", random.below(LINKS));
+        for _ in 0..*numbers {
+            // Small numbers are as likely as large ones.
+            let bits = random.below(15);
+            let _ = write!(line, " {}", random.number() & ((1 << bits) - 1));
+        }
+        line
+    };
+    (variant, (0..steps).map(step).collect())
+}
+
+/// Runs a program natively and preloaded; what differs, in words. Nothing when all is the same.
+pub fn difference(program: &str, variant: &str, steps: &[String]) -> Option<String> {
+    let task = Task::new(Path::new(program)).arg("script").arg(variant).set(SCRIPT, steps.join("\n"));
+    let native = task.clone().mode(Mode::Native).run();
+    let other = task.mode(Mode::Preloaded).run();
+    first_difference(&native, &other)
+}
+
+fn first_difference(native: &Run, other: &Run) -> Option<String> {
+    if native.stdout == other.stdout && native.status == other.status {
+        return None;
+    }
+    let lines = |run: &Run| run.stdout.lines().map(str::to_owned).collect::<Vec<_>>();
+    let (left, right) = (lines(native), lines(other));
+    let at = left.iter().zip(&right).position(|(one, two)| one != two).unwrap_or(left.len().min(right.len()));
+    let line = |lines: &[String]| lines.get(at).cloned().unwrap_or_else(|| "(nothing)".into());
+    Some(format!(
+        "line {}\n  natively:  {} (ended with {})\n  otherwise: {} (ended with {})\n{}{}",
+        at + 1,
+        line(&left),
+        native.status,
+        line(&right),
+        other.status,
+        native.stderr,
+        other.stderr
+    ))
+}
+
+/// Leaves steps out as long as the program still differs.
+pub fn shrink(program: &str, variant: &str, mut steps: Vec<String>) -> Vec<String> {
+    let mut piece = steps.len() / 2;
+    while piece > 0 {
+        let mut from = 0;
+        while from < steps.len() {
+            let mut fewer = steps.clone();
+            fewer.drain(from..(from + piece).min(steps.len()));
+            if difference(program, variant, &fewer).is_some() {
+                steps = fewer;
+            } else {
+                from += piece;
+            }
+        }
+        piece /= 2;
+    }
+    steps
+}
