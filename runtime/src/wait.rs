@@ -110,6 +110,8 @@ fn kernel_part(fd: i32, socket: &Socket, channel: &Channel, slot: u32, kernel_wa
 pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Result<(), i32> {
     let before = Interruptions::so_far();
     hold::release_all();
+    // Frames of other streams: a read from the kernel has left them in the lane, where they would end every sleep.
+    let _ = channel.sort();
     // Bytes that come through the kernel wake a sleeper, they do not end a spin.
     let through_kernel = channel.own_line(slot).passed.load(Ordering::Relaxed) & 1 == 0;
     let may_go_on = || {
