@@ -61,6 +61,8 @@ pub struct Port {
     consumer: Consumer,
     producer: Producer,
     lent: Lent,
+    /// The program's blocks, a bit each, that frames name which were not given back.
+    named: Vec<u64>,
     /// Slots that the agent has opened and both sides have closed, with the generation they had.
     closed: VecDeque<(u32, u8)>,
     fresh: u32,
@@ -90,6 +92,7 @@ impl Port {
             consumer: Consumer::default(),
             producer: Producer::default(),
             lent: Lent::first(segment.geometry.blocks),
+            named: vec![0; (segment.geometry.blocks as usize).div_ceil(64)],
             closed: VecDeque::new(),
             fresh: 0,
             unpublished: false,

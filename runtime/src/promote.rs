@@ -357,12 +357,12 @@ fn address(fd: i32, peer: bool) -> Option<Address> {
 }
 
 /// The addresses of a connection, the lower one first: the same at both ends.
-pub type Ends = [Option<Address>; 2];
+pub type Ends = [Address; 2];
 
 /// See [`Ends`].
 pub fn ends(fd: i32) -> Option<Ends> {
     let (local, peer) = (address(fd, false)?, address(fd, true)?);
-    Some([Some(local.min(peer)), Some(local.max(peer))])
+    Some([local.min(peer), local.max(peer)])
 }
 
 /// Whether two sockets are the two ends of one connection.

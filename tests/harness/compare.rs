@@ -109,6 +109,14 @@ impl Check {
 
 /// Panics at the first line that differs.
 fn same(native: &Run, other: &Run, quiet: bool) {
+    if let Some(difference) = difference(native, other) {
+        panic!("{difference}\n{}", other.report());
+    }
+    assert!(!quiet || native.stderr == other.stderr, "stderr differs\n{}", other.report());
+}
+
+/// The first line in which two transcripts differ, or else their ends, in words.
+pub fn difference(native: &Run, other: &Run) -> Option<String> {
     let (mut left, mut right) = (native.stdout.lines(), other.stdout.lines());
     let mut number = 0;
     loop {
@@ -116,14 +124,14 @@ fn same(native: &Run, other: &Run, quiet: bool) {
         let (expected, got) = (left.next(), right.next());
         if expected != got {
             let (expected, got) = (expected.unwrap_or("(nothing)"), got.unwrap_or("(nothing)"));
-            panic!("line {number} differs\n  natively:  {expected}\n  otherwise: {got}\n{}", other.report());
+            return Some(format!("line {number} differs\n  natively:  {expected}\n  otherwise: {got}"));
         }
         if expected.is_none() {
             break;
         }
     }
-    assert_eq!(native.status, other.status, "ended differently\n{}", other.report());
-    assert!(!quiet || native.stderr == other.stderr, "stderr differs\n{}", other.report());
+    let (expected, got) = (native.status, other.status);
+    (expected != got).then(|| format!("ended differently\n  natively:  {expected}\n  otherwise: {got}"))
 }
 
 /// Panics when a program has a case that no test runs.

@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::{ALL_VARIANTS, Mode, Run, Task};
+use crate::kit::pattern::Flow;
+use crate::{ALL_VARIANTS, Mode, Task, compare};
 
 /// The environment variable that carries the steps to the test program.
 pub const SCRIPT: &str = "FUZZ_SCRIPT";
@@ -38,22 +39,14 @@ const VERBS: &[(&str, usize, u64)] = &[
     ("close", 0, 1),
 ];
 
-/// A generator of numbers (splitmix64).
-struct Random(u64);
+/// Numbers of a seed, out of the pattern that streams carry.
+struct Random(Flow);
 
 impl Random {
-    /// The numbers of a seed.
-    fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next number.
     fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
+        let bytes = self.0.peek(8).try_into().expect("eight bytes");
+        self.0.advance(8);
+        u64::from_le_bytes(bytes)
     }
 
     fn below(&mut self, limit: u64) -> u64 {
@@ -63,7 +56,7 @@ impl Random {
 
 /// A random program: a variant, and steps of one line each, `LINK VERB NUMBERS...`.
 pub fn generate(seed: u64) -> (&'static str, Vec<String>) {
-    let mut random = Random::new(seed);
+    let mut random = Random(Flow::new(seed));
     let variant = ALL_VARIANTS[random.below(ALL_VARIANTS.len() as u64) as usize];
     let total: u64 = VERBS.iter().map(|(.., weight)| weight).sum();
     let steps = 10 + random.below(50);
@@ -93,27 +86,11 @@ pub fn difference(program: &str, variant: &str, steps: &[String]) -> Option<Stri
     let task = Task::new(Path::new(program)).arg("script").arg(variant).set(SCRIPT, steps.join("\n"));
     let native = task.clone().mode(Mode::Native).run();
     let other = task.mode(Mode::Preloaded).run();
-    first_difference(&native, &other)
-}
-
-fn first_difference(native: &Run, other: &Run) -> Option<String> {
-    if native.stdout == other.stdout && native.status == other.status {
-        return None;
+    let difference = compare::difference(&native, &other);
+    if difference.is_none() && variant.ends_with("warm") {
+        other.assert_accelerated();
     }
-    let lines = |run: &Run| run.stdout.lines().map(str::to_owned).collect::<Vec<_>>();
-    let (left, right) = (lines(native), lines(other));
-    let at = left.iter().zip(&right).position(|(one, two)| one != two).unwrap_or(left.len().min(right.len()));
-    let line = |lines: &[String]| lines.get(at).cloned().unwrap_or_else(|| "(nothing)".into());
-    Some(format!(
-        "line {}\n  natively:  {} (ended with {})\n  otherwise: {} (ended with {})\n{}{}",
-        at + 1,
-        line(&left),
-        native.status,
-        line(&right),
-        other.status,
-        native.stderr,
-        other.stderr
-    ))
+    difference.map(|difference| format!("{difference}\n{}", other.report()))
 }
 
 /// Leaves steps out as long as the program still differs.

@@ -28,7 +28,7 @@ fn random_programs() {
             let fewer = fuzz::shrink(PROGRAM, variant, steps);
             let now = fuzz::difference(PROGRAM, variant, &fewer);
             panic!(
-                "the program of seed {seed} differs at {difference}\nsmaller, {}:\n\n# {variant}\n{}\n",
+                "the program of seed {seed}: {difference}\nsmaller, {}:\n\n# {variant}\n{}\n",
                 now.unwrap_or_else(|| "which does not always differ".into()),
                 fewer.join("\n")
             );

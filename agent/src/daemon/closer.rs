@@ -44,6 +44,11 @@ impl Closer {
         }
     }
 
+    /// As [`Closer::close`].
+    pub(super) fn close_all(&mut self, descriptors: Vec<OwnedFd>) {
+        descriptors.into_iter().for_each(|descriptor| self.close(descriptor));
+    }
+
     fn begin_thread(&self) -> bool {
         let shared = Arc::clone(&self.shared);
         let work = move || {

@@ -29,8 +29,6 @@ pub(crate) struct Program {
     /// Frames taken and not released, the first of which has the number `first`.
     retained: VecDeque<Retained>,
     first: u64,
-    /// Its blocks, a bit each, that retained frames name.
-    named: Vec<u64>,
     /// Bytes for which its ring had no room.
     pub(crate) overflow: VecDeque<Held>,
     /// Its ring is looked at in each round; otherwise it rings the doorbell.
@@ -106,7 +104,6 @@ impl Program {
             slots: Vec::new(),
             retained: VecDeque::new(),
             first: 0,
-            named: Vec::new(),
             overflow: VecDeque::new(),
             awake: false,
             idle: 0,
@@ -216,9 +213,6 @@ impl Program {
         loop {
             let Some(port) = &mut self.port else { return Ok(None) };
             let Some(frame) = port.next_frame()? else { return Ok(None) };
-            if frame.piece.block.is_some_and(|block| !name(&mut self.named, block)) {
-                return Err(Lie);
-            }
             let number = self.first + self.retained.len() as u64;
             self.retained.push_back(Retained {
                 slot: frame.slot,
@@ -262,8 +256,7 @@ impl Program {
             let Some(retained) = self.retained.pop_front() else { break };
             self.first += 1;
             end = retained.end;
-            if let (Some(block), Some(port)) = (retained.block, &self.port) {
-                unname(&mut self.named, block);
+            if let (Some(block), Some(port)) = (retained.block, &mut self.port) {
                 port.return_block(block);
             }
         }
@@ -335,24 +328,6 @@ impl Program {
             self.finish_of(slot);
         }
         Ok(Some(state))
-    }
-}
-
-/// Notes that a frame names a block; false when one does already: what a program makes others hold is as large as its
-/// memory at most.
-fn name(named: &mut Vec<u64>, block: u32) -> bool {
-    let (word, bit) = (block as usize / 64, 1u64 << (block % 64));
-    if named.len() <= word {
-        named.resize(word + 1, 0);
-    }
-    let known = named[word] & bit != 0;
-    named[word] |= bit;
-    !known
-}
-
-fn unname(named: &mut [u64], block: u32) {
-    if let Some(word) = named.get_mut(block as usize / 64) {
-        *word &= !(1 << (block % 64));
     }
 }
 

@@ -46,9 +46,6 @@ const MESSAGES_IN_A_TURN: u32 = 256;
 impl Engine {
     pub(super) fn accept_programs(&mut self) {
         while let Some(session) = self.server.accept() {
-            let name = std::fs::read_link(format!("/proc/{}/exe", session.pid))
-                .map(|path| path.to_string_lossy().into_owned())
-                .unwrap_or_default();
             if !self.users.add_descriptor(session.uid, &self.broker.policy, Instant::now()) {
                 tracing::warn!(pid = session.pid, user = session.uid, "{TOO_MANY}");
                 self.closer.close(session.into());
@@ -60,6 +57,9 @@ impl Engine {
                 self.closer.close(session.into());
                 continue;
             }
+            let name = std::fs::read_link(format!("/proc/{}/exe", session.pid))
+                .map(|path| path.to_string_lossy().into_owned())
+                .unwrap_or_default();
             tracing::debug!(pid = session.pid, user = session.uid, program = name, "program connected");
             self.next_program += 1;
             let program = Some(Program::new(session, self.next_program, name));
@@ -77,14 +77,14 @@ impl Engine {
             match program.session.receive() {
                 Heard::Message(message, mut passed) => {
                     let heard = self.on_message(index, message, &mut passed);
-                    passed.into_iter().for_each(|descriptor| self.closer.close(descriptor));
+                    self.closer.close_all(passed);
                     if let Err(reason) = heard {
                         return self.drop_program(index, reason);
                     }
                 }
                 Heard::Nothing => return,
                 Heard::Nonsense(passed) => {
-                    passed.into_iter().for_each(|descriptor| self.closer.close(descriptor));
+                    self.closer.close_all(passed);
                     return self.drop_program(index, NO_PROTOCOL);
                 }
                 Heard::End => return self.program_ended(index),
@@ -123,13 +123,10 @@ impl Engine {
                 self.withdraw(index, id);
                 Ok(())
             }
-            (Message::Bell { number }, [_]) => match passed.pop() {
-                Some(fifo) if server::is_fifo(fifo.as_fd()) => self.take_bell(index, number, fifo),
-                other => {
-                    passed.extend(other);
-                    Err("its bell is no FIFO")
-                }
-            },
+            (Message::Bell { number }, [fifo]) if server::is_fifo(fifo.as_fd()) => {
+                passed.pop().map_or(Ok(()), |fifo| self.take_bell(index, number, fifo))
+            }
+            (Message::Bell { .. }, [_]) => Err("its bell is no FIFO"),
             _ => Err(NO_PROTOCOL),
         }
     }

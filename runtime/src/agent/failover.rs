@@ -22,6 +22,7 @@ use crate::promote::{self, Ends};
 use crate::shm::party::Recovery;
 use crate::socket::{self, Socket};
 use crate::{epoll, iov, log, stats, sys, table};
+use core::cmp::Reverse;
 use core::sync::atomic::Ordering;
 use returning::{Returning, Step};
 
@@ -81,7 +82,7 @@ pub(super) struct Failover {
     returning: Vec<Returning>,
     /// Those for which there was no descriptor yet, by their connections: both ends begin with the same ones, or each would wait
     /// for what the other has not begun.
-    waiting: Vec<(Ends, Request)>,
+    waiting: Vec<(Option<Ends>, Request)>,
 }
 
 impl Failover {
@@ -99,18 +100,15 @@ impl Failover {
         let requests = core::mem::take(&mut *REQUESTS.lock());
         let with_ends = |request: Request| {
             let fd = request.socket().map(|(socket, _)| socket.fd.load(Ordering::Relaxed));
-            (fd.and_then(promote::ends).unwrap_or_default(), request)
+            (fd.and_then(promote::ends), request)
         };
         self.waiting.extend(requests.into_iter().map(with_ends));
-        self.waiting.sort_by_key(|(ends, _)| *ends);
-        let mut waiting = core::mem::take(&mut self.waiting).into_iter();
-        for (ends, request) in waiting.by_ref() {
-            if !self.begin(request) {
-                self.waiting.push((ends, request));
-                break;
-            }
+        self.waiting.sort_by_key(|(ends, _)| Reverse(*ends));
+        while let Some((_, request)) = self.waiting.last().copied()
+            && self.begin(request)
+        {
+            self.waiting.pop();
         }
-        self.waiting.extend(waiting);
         self.returning.retain_mut(|stream| !is_over(stream));
     }
 

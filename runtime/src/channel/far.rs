@@ -289,9 +289,7 @@ impl Channel {
     /// What is to be shut down now that the stream has returned, as shutdown(2) wants it.
     pub fn take_shutdown(&self, slot: u32) -> Option<i32> {
         fence(Ordering::SeqCst);
-        (self.party.stream(slot).shut_after.swap(0, Ordering::SeqCst) as i32)
-            .checked_sub(1)
-            .filter(|how| *how >= 0)
+        self.party.stream(slot).shut_after.swap(0, Ordering::SeqCst).checked_sub(1).map(|how| how as i32)
     }
 
     /// Waits until a stream that returns to the kernel has done so; one that takes too long is ended, so that nothing comes

@@ -4,7 +4,7 @@
 use super::queue::Mode;
 use super::receive::{Guard, Received as Read};
 use super::{Channel, Trouble};
-use crate::agent::record::Record;
+use crate::agent::record::{Place, Record};
 use crate::bell;
 use crate::inside::Section;
 use crate::iov::{self, Cursor};
@@ -18,9 +18,7 @@ use core::sync::atomic::{Ordering, fence};
 /// What an end has received and its program has not read, and how far it was.
 pub struct Received {
     pub queued: Vec<u8>,
-    pub passed: u32,
-    pub consumed: u64,
-    pub kernel_read: u64,
+    pub place: Place,
 }
 
 impl Channel {
@@ -55,7 +53,7 @@ impl Channel {
         let line = self.own_line(slot);
         let record = Record {
             announced: stream.path.announced(),
-            positions: [0, 1].map(|index: usize| line.position[index].load(Ordering::Relaxed)),
+            positions: line.positions(),
             sent: stream.credit.sent(),
             received,
         };
@@ -109,15 +107,30 @@ impl Channel {
         if !stream.open || stream.generation != generation {
             return None;
         }
-        let mut queued = vec![0u8; self.queued_bytes(slot) as usize];
-        let part = iov::single(queued.as_mut_ptr(), queued.len());
+        let place = self.place(slot, stream);
+        let queued = self.copy_queue(&guard, slot, usize::MAX, Mode::Take);
+        Some(Received { queued, place })
+    }
+
+    /// How far the program has read a stream.
+    pub(super) fn place(&self, slot: u32, stream: &Receiving) -> Place {
+        Place {
+            passed: stream.path.passed(),
+            consumed: stream.credit.consumed(),
+            kernel_read: self.party.stream(slot).kernel_read.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What is queued of a stream, at most so many bytes.
+    pub(super) fn copy_queue(&self, guard: &Guard<'_>, slot: u32, most: usize, mode: Mode) -> Vec<u8> {
+        let mut bytes = vec![0u8; (self.queued_bytes(slot) as usize).min(most)];
+        let part = iov::single(bytes.as_mut_ptr(), bytes.len());
         // SAFETY: one writable part that lives long enough.
-        let mut target = unsafe { Cursor::new(&part, 1, true) }.ok()?;
-        let (consumed, passed) = (stream.credit.consumed(), stream.path.passed());
-        let taken = self.dequeue(slot, guard.lane(), guard.stream(slot), &mut target, u64::MAX, Mode::Take);
-        queued.truncate(taken);
-        let kernel_read = self.party.stream(slot).kernel_read.load(Ordering::Relaxed);
-        Some(Received { queued, passed, consumed, kernel_read })
+        let taken = unsafe { Cursor::new(&part, 1, true) }.map_or(0, |mut target| {
+            self.dequeue(slot, guard.lane(), guard.stream(slot), &mut target, u64::MAX, mode)
+        });
+        bytes.truncate(taken);
+        bytes
     }
 
     /// Queues what was put in order; false when memory has run out.
@@ -143,8 +156,7 @@ impl Channel {
     pub fn switches_heard_of(&self, slot: u32) -> Record {
         let line = self.peer_line(slot);
         let announced = line.announced.load(Ordering::Acquire);
-        let positions = [0, 1].map(|index: usize| line.position[index].load(Ordering::Relaxed));
-        Record { announced, positions, ..Record::default() }
+        Record { announced, positions: line.positions(), ..Record::default() }
     }
 
     /// A stream has returned to the kernel: the agent hears that its frames are not needed any more. False when it is not that

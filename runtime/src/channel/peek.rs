@@ -1,14 +1,13 @@
-//! Looking at bytes of a stream that are on both paths, without taking them. May contain `unsafe`: the kernel and the
-//! queue fill buffers of its own.
+//! Looking at bytes of a stream that are on both paths, without taking them. May contain `unsafe`: the kernel
+//! fills a buffer of its own.
 
 use super::Channel;
 use super::queue::Mode;
-use crate::agent::record::{Place, in_order};
+use crate::agent::record::in_order;
 use crate::inside::Heap;
 use crate::iov::{self, Cursor};
 use crate::shm::party::Recovery;
 use crate::{position, sys};
-use core::sync::atomic::Ordering;
 
 impl Channel {
     /// Puts what follows the first `seen` bytes into `target`, across any switches: how many bytes.
@@ -24,24 +23,14 @@ impl Channel {
     fn in_order(&self, slot: u32, fd: i32, most: usize) -> Heap<Vec<u8>> {
         let _ = self.sort();
         let Ok(guard) = self.lock_receiving() else { return Heap::new(Vec::new) };
-        let stream = guard.stream(slot);
         // Both before the switches: what was sent after a switch came after its announcement.
         let kernel = peek_kernel(fd, most);
-        let mut queued = Heap::new(|| vec![0u8; (self.queued_bytes(slot) as usize).min(most)]);
-        let part = iov::single(queued.as_mut_ptr(), queued.len());
-        // SAFETY: one writable part that lives long enough.
-        if let Ok(mut room) = unsafe { Cursor::new(&part, 1, true) } {
-            self.dequeue(slot, guard.lane(), stream, &mut room, u64::MAX, Mode::Peek);
-        }
+        let queued = Heap::new(|| self.copy_queue(&guard, slot, most, Mode::Peek));
         if self.recovery(slot) != Recovery::None {
             // The stream has returned: the queue first.
             return Heap::new(|| [queued.as_slice(), kernel.as_slice()].concat());
         }
-        let place = Place {
-            passed: stream.path.passed(),
-            consumed: stream.credit.consumed(),
-            kernel_read: self.party.stream(slot).kernel_read.load(Ordering::Relaxed),
-        };
+        let place = self.place(slot, guard.stream(slot));
         let announced = self.switches_heard_of(slot);
         Heap::new(|| in_order(&announced, place, &queued, &kernel).0)
     }

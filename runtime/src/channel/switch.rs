@@ -105,14 +105,20 @@ impl Channel {
             return Ok(None);
         }
         self.switch_to_kernel(slot, guard.stream(slot));
-        let call = self.enter_kernel_send(slot);
-        if self.recovery(slot) == Recovery::Running {
-            self.end_kernel_send(slot, call);
-            return Ok(None);
-        }
+        let call = self.enter_kernel_send_unless_returning(slot);
         drop(guard);
         self.ring_receiver(slot);
-        Ok(Some(call))
+        Ok(call)
+    }
+
+    /// Nothing when the stream returns to the kernel: who brings it back looks for senders after it has begun.
+    pub(super) fn enter_kernel_send_unless_returning(&self, slot: u32) -> Option<KernelSend> {
+        let call = self.enter_kernel_send(slot);
+        if self.recovery(slot) != Recovery::Running {
+            return Some(call);
+        }
+        self.end_kernel_send(slot, call);
+        None
     }
 
     pub(super) fn enter_kernel_send(&self, slot: u32) -> KernelSend {

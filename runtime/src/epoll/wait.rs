@@ -152,11 +152,8 @@ impl Waiter<'_> {
         }
     }
 
-    /// Cheap sign that the user side has work. Frames are nothing to an instance whose members the kernel serves.
+    /// Cheap sign that the user side has work.
     fn something(&self) -> bool {
-        if self.instance.lock().kernel_only() {
-            return false;
-        }
         self.instance.has_notes() || channel::all().any(channel::Channel::has_frames) || self.state_has_work()
     }
 
@@ -176,7 +173,9 @@ impl Waiter<'_> {
     ) -> Result<usize, i32> {
         doze(self.epoll, true, MOST_NESTED);
         fence(Ordering::SeqCst);
-        let result = if self.something() || self.nested_ready() || before.any_since() {
+        // Frames are nothing to an instance whose members the kernel serves.
+        let work = !self.instance.lock().kernel_only() && self.something();
+        let result = if work || self.nested_ready() || before.any_since() {
             Ok(0)
         } else {
             stats::process().sleeps.add(1);

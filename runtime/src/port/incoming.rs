@@ -60,6 +60,7 @@ impl Port {
                 }
                 Kind::Block => {
                     let named = self.segment.block_at(PROGRAM, offset, header).map_err(|_| Lie)?;
+                    self.name(named.block)?;
                     Piece { length: named.length, block: Some(named.block), offset: 0 }
                 }
             };
@@ -91,8 +92,20 @@ impl Port {
         self.consumer.release_to(&self.segment.lane(PROGRAM).consumer, end);
     }
 
+    /// Notes that a frame names a block, which none does yet: what a program makes others hold is as large as its memory at
+    /// most.
+    pub(super) fn name(&mut self, block: u32) -> Result<(), Lie> {
+        let (word, bit) = (self.named.get_mut(block as usize / 64).ok_or(Lie)?, 1 << (block % 64));
+        let known = *word & bit != 0;
+        *word |= bit;
+        if known { Err(Lie) } else { Ok(()) }
+    }
+
     /// Gives a block back to the program.
-    pub fn return_block(&self, block: u32) {
+    pub fn return_block(&mut self, block: u32) {
+        if let Some(word) = self.named.get_mut(block as usize / 64) {
+            *word &= !(1 << (block % 64));
+        }
         if let Some(word) = self.segment.lane(PROGRAM).returned.get(block as usize / 64) {
             word.fetch_or(1 << (block % 64), Ordering::Release);
         }

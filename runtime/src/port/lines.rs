@@ -42,10 +42,9 @@ impl Port {
         let state = line.state(generation);
         let flags = line.flags.load(Ordering::Acquire);
         let announced = line.announced.load(Ordering::Acquire);
-        let positions = [0, 1].map(|index: usize| line.position[index].load(Ordering::Relaxed));
         Line {
             announced,
-            positions,
+            positions: line.positions(),
             passed: line.passed.load(Ordering::Acquire),
             flags,
             limit: line.limit.load(Ordering::Acquire),

@@ -49,3 +49,12 @@ fn there_are_only_so_many_bells() {
     assert!(port.set_bell(1, fifo()).unwrap().is_none());
     assert!(port.set_bell(1, fifo()).unwrap().is_some(), "the old one");
 }
+
+#[test]
+fn a_block_is_named_by_one_frame_at_a_time() {
+    let (mut port, ..) = port();
+    assert!(port.name(2).is_ok() && port.name(3).is_ok());
+    assert!(port.name(2).is_err());
+    port.return_block(2);
+    assert!(port.name(2).is_ok());
+}

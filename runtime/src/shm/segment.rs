@@ -161,6 +161,12 @@ pub enum SlotState {
 }
 
 impl SideLine {
+    /// Where the last two switches lie: number `i` at `i & 1`. To be read after the number of the last.
+    #[inline]
+    pub fn positions(&self) -> [u64; 2] {
+        [0, 1].map(|index: usize| self.position[index].load(Ordering::Relaxed))
+    }
+
     pub fn set_state(&self, generation: u8, state: SlotState) {
         self.state.store(u32::from(generation) << 8 | state as u32, Ordering::Release);
     }

@@ -43,26 +43,6 @@ impl Stream {
         result
     }
 
-    /// [`Self::put`] through a copy of the descriptor.
-    pub fn put_through(
-        &mut self,
-        copy: c_int,
-        count: usize,
-        call: impl FnOnce(c_int, &[u8]) -> Outcome,
-    ) -> Outcome {
-        self.put(count, |_, bytes| call(copy, bytes))
-    }
-
-    /// [`Self::get`] through a copy of the descriptor.
-    pub fn get_through(
-        &mut self,
-        copy: c_int,
-        count: usize,
-        call: impl FnOnce(c_int, &mut [u8]) -> Outcome,
-    ) -> Outcome {
-        self.get(count, |_, buffer| call(copy, buffer))
-    }
-
     /// One `recv`, verified.
     pub fn recv_with(&mut self, count: usize, flags: c_int) -> Outcome {
         self.get(count, |fd, buffer| sys::recv(fd, buffer, flags))

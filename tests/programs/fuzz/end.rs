@@ -111,7 +111,7 @@ impl End {
             return "skipped".into();
         }
         let third = count / 3;
-        let sent = self.link.put_through(fd, count, |fd, bytes| {
+        let sent = self.link.put(count, |_, bytes| {
             let (one, rest) = bytes.split_at(third);
             match how % 6 {
                 0 => sys::send(fd, bytes, libc::MSG_NOSIGNAL),
@@ -138,7 +138,7 @@ impl End {
             _ => 0,
         };
         let (one, two, here) = (count / 2, count - count / 2, self.link.inn);
-        let received = self.link.get_through(fd, count, |fd, buffer| match how % 7 {
+        let received = self.link.get(count, |_, buffer| match how % 7 {
             1 if ready => sys::read(fd, buffer),
             2 if ready => {
                 let (left, right) = buffer.split_at_mut(one);

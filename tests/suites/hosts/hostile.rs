@@ -277,18 +277,7 @@ fn lingering() -> (TcpStream, TcpStream) {
     let here = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let there = listener.accept().unwrap().0;
     let linger = libc::linger { l_onoff: 1, l_linger: 3600 };
-    // SAFETY: a valid option value with its size.
-    let set = unsafe {
-        let size = size_of_val(&linger) as u32;
-        libc::setsockopt(
-            here.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const linger).cast(),
-            size,
-        )
-    };
-    assert_eq!(set, 0, "SO_LINGER");
+    sys::setsockopt(here.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
     here.set_nonblocking(true).unwrap();
     while (&here).write(&[0; 65536]).is_ok() {}
     (here, there)

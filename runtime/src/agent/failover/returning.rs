@@ -1,7 +1,7 @@
 //! One stream that returns to the kernel: what it writes, what it reads, and how the bytes are put in order.
 
 use super::MARK;
-use crate::agent::record::{Place, RECORD_BYTES, Record, in_order};
+use crate::agent::record::{RECORD_BYTES, Record, in_order};
 use crate::channel::Channel;
 use crate::channel::far_return::Received;
 use crate::wait::kernel_state;
@@ -268,9 +268,9 @@ impl Returning {
     }
 
     fn in_order(&mut self, theirs: &Record, state: Received) -> (Vec<u8>, bool) {
-        let Received { queued: mut channel, passed, consumed, kernel_read } = state;
+        let Received { queued: mut channel, place } = state;
         channel.append(&mut self.again);
-        in_order(theirs, Place { passed, consumed, kernel_read }, &channel, &self.before_mark)
+        in_order(theirs, place, &channel, &self.before_mark)
     }
 
     /// What the listener has to poll for.
