@@ -10,7 +10,8 @@ use crate::config::{self, settings};
 use crate::position::Opener;
 use crate::table::{self, Entry};
 use crate::{
-    bell, close, demote, epoll, fork, inside, iov, options, session, socket, stream, sys, transfer, wait,
+    bell, close, demote, epoll, fork, inside, iov, options, session, socket, stats, stream, sys, transfer,
+    wait,
 };
 use core::ffi::{c_int, c_void};
 
@@ -113,6 +114,13 @@ pub unsafe fn after_accept(listener: c_int, fd: c_int, address: *const libc::soc
     // SAFETY: the caller's promise.
     if enabled() && (address.is_null() || unsafe { is_inet(address, length) }) && socket::is_tcp(fd) {
         socket::follow(fd, Opener::Peer);
+    }
+}
+
+/// `fd` came in an SCM_RIGHTS message: a connection of another process stays with the kernel.
+pub fn after_arrival(fd: c_int) {
+    if enabled() && socket::is_tcp(fd) {
+        stats::process().bypasses_received.add(1);
     }
 }
 
@@ -349,9 +357,11 @@ pub fn start() {
     sys::at_thread_end(bell::at_thread_end);
 }
 
-/// What `CONVOY_IO_URING` says: false (the default) lets io_uring_setup fail with ENOSYS.
+/// What `CONVOY_IO_URING` says: false (the default) lets io_uring_setup fail with ENOSYS, and is counted.
 pub fn io_uring_allowed() -> bool {
-    settings().io_uring_allow
+    let allowed = settings().io_uring_allow;
+    stats::process().bypasses_io_uring.add(u64::from(!allowed));
+    allowed
 }
 
 const EINPROGRESS: c_int = -libc::EINPROGRESS;

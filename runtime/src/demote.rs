@@ -16,13 +16,13 @@ pub fn demote(fd: i32, reason: Reason) {
             crate::close::withdraw_offer(socket);
             agent::withdraw(index, socket);
             if promote::forget_all(index, socket, fd) {
-                stats::process().bypasses_option.add(1);
+                count_bypass(reason);
             } else if socket.state() == State::Promoted {
                 demote(fd, reason);
             }
         }
         State::Promoted => {
-            count(reason);
+            count_demotion(reason);
             if let Some((channel, slot)) = socket.stream() {
                 channel.await_return(slot, fd);
                 channel.send_through_kernel(slot);
@@ -52,7 +52,18 @@ pub fn demote(fd: i32, reason: Reason) {
     }
 }
 
-fn count(reason: Reason) {
+fn count_bypass(reason: Reason) {
+    let process = stats::process();
+    match reason {
+        Reason::Stdio => process.bypasses_stdio.add(1),
+        Reason::Passed => process.bypasses_passed.add(1),
+        Reason::Exec => process.bypasses_exec.add(1),
+        Reason::Option => process.bypasses_option.add(1),
+        Reason::Call => process.bypasses_call.add(1),
+    }
+}
+
+fn count_demotion(reason: Reason) {
     let process = stats::process();
     match reason {
         Reason::Stdio => process.demotions_stdio.add(1),

@@ -61,7 +61,8 @@ pub fn readiness(fd: i32, socket: &Socket, channel: &Channel, slot: u32, wanted:
     let reads_kernel = channel.receive_path(slot, fd).is_ok_and(|path| path == Path::Kernel);
     let mut ready = if !reads_kernel && channel.has_bytes(slot) { IN } else { 0 };
     let mut kernel_wanted = libc::POLLRDHUP | libc::POLLPRI & wanted;
-    if reads_kernel {
+    // Bytes beneath a stream on the channel are somebody's who is not under Convoy.
+    if reads_kernel || ready & IN == 0 && !channel.leads_to_agent() {
         kernel_wanted |= IN;
     }
     let mut ask = reads_kernel || socket.hint.load(Ordering::Relaxed) || socket.look_due();
@@ -74,9 +75,20 @@ pub fn readiness(fd: i32, socket: &Socket, channel: &Channel, slot: u32, wanted:
         }
     }
     if ask {
-        ready |= kernel_part(fd, socket, channel, slot, kernel_wanted);
+        let part = kernel_part(fd, socket, channel, slot, kernel_wanted);
+        let beneath = !reads_kernel && part & IN != 0 && part & OVER == 0;
+        ready |= if beneath { part & !IN | readable_beneath(fd, socket, channel, slot) } else { part };
     }
     ready & (wanted | libc::POLLHUP | libc::POLLERR)
+}
+
+/// Whether bytes in the kernel are the next ones although the stream is on the channel.
+#[cold]
+fn readable_beneath(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> i16 {
+    let beneath = channel.read_beneath(slot, socket.generation(), fd, |_| ());
+    // The look may have sorted some that came meanwhile.
+    let ready = matches!(beneath, Ok(Some(()))) || channel.has_bytes(slot);
+    if ready { libc::POLLIN | libc::POLLRDNORM } else { 0 }
 }
 
 fn kernel_part(fd: i32, socket: &Socket, channel: &Channel, slot: u32, kernel_wanted: i16) -> i16 {

@@ -10,7 +10,7 @@ use crate::{ALL_VARIANTS, Mode, Task, compare};
 /// The environment variable that carries the steps to the test program.
 pub const SCRIPT: &str = "FUZZ_SCRIPT";
 /// Connections of a program.
-pub const LINKS: u64 = 2;
+pub const LINKS: u64 = 3;
 
 /// Every step with how many numbers it takes, and how often it is chosen. Numbers are taken modulo what makes sense.
 const VERBS: &[(&str, usize, u64)] = &[
@@ -32,11 +32,31 @@ const VERBS: &[(&str, usize, u64)] = &[
     ("option", 2, 3),
     ("child-send", 2, 2),
     ("child-recv", 1, 2),
-    ("impatient", 1, 1),
+    ("impatient", 2, 2),
+    ("interrupted", 2, 1),
+    ("await", 3, 4),
+    ("bulk", 3, 1),
+    ("fill", 2, 1),
+    ("urgent", 1, 1),
+    ("there-urgent", 1, 1),
+    ("pass", 3, 2),
+    ("pass-to-itself", 1, 1),
+    ("exec", 3, 1),
+    ("hold", 0, 1),
+    ("release", 2, 2),
+    ("nest", 1, 1),
+    ("unnest", 0, 1),
+    ("ready", 1, 2),
+    ("pipe-add", 2, 1),
+    ("pipe-write", 0, 2),
+    ("pipe-read", 0, 1),
     ("shutdown", 1, 1),
     ("there-shutdown", 0, 1),
     ("there-close", 0, 1),
-    ("close", 0, 1),
+    ("there-reset", 0, 1),
+    ("reset", 0, 1),
+    ("close", 0, 2),
+    ("open", 1, 6),
 ];
 
 /// Numbers of a seed, out of the pattern that streams carry.

@@ -40,6 +40,16 @@ unsafe fn receive_buffer(fd: c_int, buffer: *mut c_void, length: usize, flags: c
     }
 }
 
+/// The same for `read`, of which one of no bytes does not reach the socket in the kernel.
+///
+/// # Safety
+/// As [`receive_buffer`].
+#[inline]
+unsafe fn read_buffer(fd: c_int, buffer: *mut c_void, length: usize) -> Handled {
+    // SAFETY: the caller's promise.
+    if length == 0 { None } else { unsafe { receive_buffer(fd, buffer, length, 0) } }
+}
+
 /// recvfrom on a connected TCP socket gives no address: its length becomes 0.
 ///
 /// # Safety
@@ -69,7 +79,7 @@ macro_rules! read_hook {
         hook! {
             unsafe fn $name(fd: c_int, buffer: *mut c_void, length: usize) -> isize => $hook {
                 // SAFETY: the program's buffer.
-                offered!(fd, unsafe { receive_buffer(fd, buffer, length, 0) }, $name(fd, buffer, length))
+                offered!(fd, unsafe { read_buffer(fd, buffer, length) }, $name(fd, buffer, length))
             }
         }
     };
@@ -142,7 +152,7 @@ hook! {
         if api::tracked(fd)
             && length <= room
             // SAFETY: the program's buffer.
-            && let Some(result) = unsafe { receive_buffer(fd, buffer, length, 0) }
+            && let Some(result) = unsafe { read_buffer(fd, buffer, length) }
         {
             return errno::size(result);
         }

@@ -22,7 +22,7 @@ fn pass(fd: c_int) {
 
 /// A descriptor arrived in an SCM_RIGHTS message.
 fn arrive(fd: c_int) {
-    descriptor::made(fd);
+    api::after_arrival(descriptor::made(fd));
 }
 
 /// Offers a message on a tracked descriptor. Control data on TCP (time stamps, kTLS records) is the kernel's.

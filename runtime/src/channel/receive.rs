@@ -174,6 +174,8 @@ impl Channel {
             let line = self.peer_line(slot);
             let announced = line.announced.load(Ordering::Acquire);
             let number = match stream.path.pending(announced) {
+                // What was recalled is in the kernel, and the sender's switch comes with its next bytes.
+                Ok(None) if stream.recalled && !self.leads_to_agent() => return Ok((Path::Kernel, u64::MAX)),
                 Ok(None) => return Ok((stream.path.path(), u64::MAX)),
                 Ok(Some(number)) => number,
                 Err(_) => return Err(self.fail("impossible path switch")),

@@ -50,12 +50,24 @@ impl Call<'_> {
         }
     }
 
-    /// A read of no bytes: at once, but EAGAIN when a nonblocking one finds nothing.
+    /// A `recv` of no bytes waits as any other: for a byte, the end, or an error, which it takes (tcp_recvmsg in the kernel).
     fn receive_nothing(&self) -> Result<usize, i32> {
-        let _ = self.channel.sort();
-        let wanted = libc::POLLIN | libc::POLLRDHUP;
-        let ready = wait::readiness(self.fd, self.socket, self.channel, self.slot, wanted);
-        if ready == 0 && self.nonblocking() { Err(libc::EAGAIN) } else { Ok(0) }
+        loop {
+            let _ = self.channel.sort();
+            let wanted = libc::POLLIN | libc::POLLRDHUP;
+            let ready = wait::readiness(self.fd, self.socket, self.channel, self.slot, wanted);
+            if ready & libc::POLLERR != 0 && self.channel.readable(self.slot, self.fd) == 0 {
+                // SAFETY: no parts.
+                return unsafe { sys::recvmsg(self.fd, core::ptr::null(), 0, libc::MSG_DONTWAIT) };
+            }
+            if ready != 0 {
+                return Ok(0);
+            }
+            if self.nonblocking() {
+                return Err(libc::EAGAIN);
+            }
+            wait::for_bytes(self.fd, self.socket, self.channel, self.slot)?;
+        }
     }
 
     /// Bytes, 0 at the end of the stream, or nothing at the moment.
@@ -80,7 +92,11 @@ impl Call<'_> {
                     if kernel || queued > 0 {
                         let read = |most| self.read_kernel(target, most);
                         match self.channel.read_beneath(self.slot, self.generation, self.fd, read) {
-                            Ok(Some(read)) => return read,
+                            Ok(Some(read)) => {
+                                // There may be more, of which nothing else tells.
+                                self.socket.hint.fetch_or(!kernel, Ordering::Relaxed);
+                                return read;
+                            }
                             Ok(None) if !kernel => return Ok(None),
                             Ok(None) => {}
                             Err(trouble) => return Err(self.errno(trouble)),

@@ -8,6 +8,9 @@ use libc::{c_int, c_void, iovec, ssize_t};
 
 use super::{Errno, Outcome};
 
+/// Whether the next byte is behind an urgent one (sockatmark(3), asm-generic/sockios.h).
+const SIOCATMARK: libc::Ioctl = 0x8905;
+
 /// Turns a C result into an [`Outcome`].
 pub fn outcome(result: ssize_t) -> Outcome {
     if result < 0 { Err(Errno::last()) } else { Ok(result as usize) }
@@ -228,6 +231,14 @@ pub fn events(bits: i16) -> String {
     ];
     let found: Vec<&str> = names.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect();
     if found.is_empty() { "none".into() } else { found.join("|") }
+}
+
+/// Waits for the urgent byte and takes it.
+pub fn receive_urgent(fd: c_int) -> String {
+    let ready = events(poll_one(fd, libc::POLLPRI, -1));
+    let mut byte = [0];
+    let received = recv(fd, &mut byte, libc::MSG_OOB);
+    format!("{ready} {} {byte:?} mark {}", super::show(received), super::show(ioctl_int(fd, SIOCATMARK)))
 }
 
 /// A pipe.

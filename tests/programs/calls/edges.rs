@@ -70,7 +70,17 @@ pub(crate) fn zero_lengths(case: &mut Case) {
     say!("recv: {}", show(sys::recv(fd, &mut [], 0)));
     say!("recvmsg of none: {:?}", sys::recvmsg(fd, &mut [], 0));
     say!("the bytes: {}", show(link.recv_with(10, 0)));
+    // recv waits for a byte that it does not take; read does not.
+    let sleeper = std::thread::spawn(move || show(sys::recv(fd, &mut [], 0)));
+    say!("read at once: {}", show(sys::read(fd, &mut [])));
+    link.ask("send 5");
+    say!("recv that waits: {}", sleeper.join().unwrap());
+    say!("the bytes: {}", show(link.recv_with(10, 0)));
     exchange(&mut link, &[3], sys::write, sys::read);
+    link.ask("reset");
+    sys::poll_one(fd, 0, -1);
+    say!("after a reset: {}", show(sys::recv(fd, &mut [], 0)));
+    say!("again: {}", show(sys::recv(fd, &mut [], 0)));
 }
 
 pub(crate) fn bad_memory(case: &mut Case) {
@@ -111,7 +121,17 @@ pub(crate) fn bad_memory(case: &mut Case) {
     // SAFETY: as above.
     say!("read: {}", show(sys::outcome(unsafe { libc::read(fd, bad, 10) })));
     say!("the bytes: {}", show(link.recv_with(10, 0)));
+    // recv waits for a byte that it does not take; read does not.
+    let sleeper = std::thread::spawn(move || show(sys::recv(fd, &mut [], 0)));
+    say!("read at once: {}", show(sys::read(fd, &mut [])));
+    link.ask("send 5");
+    say!("recv that waits: {}", sleeper.join().unwrap());
+    say!("the bytes: {}", show(link.recv_with(10, 0)));
     exchange(&mut link, &[3], sys::write, sys::read);
+    link.ask("reset");
+    sys::poll_one(fd, 0, -1);
+    say!("after a reset: {}", show(sys::recv(fd, &mut [], 0)));
+    say!("again: {}", show(sys::recv(fd, &mut [], 0)));
 }
 
 pub(crate) fn bad_descriptors(case: &mut Case) {

@@ -1,8 +1,8 @@
 //! Signals that come from streams, and signals that come in between.
 
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
 
+use convoy_tests::kit::pester::pester;
 use convoy_tests::kit::stream::told;
 use convoy_tests::kit::{Case, Link, show, sys};
 use convoy_tests::say;
@@ -53,24 +53,6 @@ pub(crate) fn broken_pipe_signal(case: &mut Case) {
     told("once more", link.put(10, sys::write));
     sys::disposition(libc::SIGPIPE, libc::SIG_IGN);
     told("ignored", link.put(10, sys::write));
-}
-
-/// Sends SIGUSR1 to a thread until told to stop.
-fn pester(body: impl FnOnce()) {
-    // SAFETY: no memory is involved.
-    let target = unsafe { libc::pthread_self() };
-    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let flag = std::sync::Arc::clone(&done);
-    let thread = std::thread::spawn(move || {
-        while !flag.load(Ordering::SeqCst) {
-            // SAFETY: the target thread waits for this one.
-            unsafe { libc::pthread_kill(target, libc::SIGUSR1) };
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    });
-    body();
-    done.store(true, Ordering::SeqCst);
-    thread.join().unwrap();
 }
 
 pub(crate) fn interrupted(case: &mut Case) {

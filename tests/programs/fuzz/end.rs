@@ -1,33 +1,40 @@
-//! One end of a connection: its descriptors, and what is known of the bytes on their way.
+//! One end of a connection: its descriptors, what is known of the bytes on their way, and the calls that answer at once.
 
-use convoy_tests::kit::{Link, show, sys};
+use convoy_tests::kit::net::Family;
+use convoy_tests::kit::{Case, Link, Outcome, show, sys};
 use libc::c_int;
 
 /// Bytes that are sent and not read, at most: no send may find the buffers full.
-const MOST_UNREAD: usize = 32 << 10;
+pub const MOST_UNREAD: usize = 32 << 10;
 /// Copies of a descriptor.
-const MOST_COPIES: usize = 4;
+pub const MOST_COPIES: usize = 4;
 
 pub struct End {
-    link: Link,
-    descriptors: Vec<c_int>,
+    pub link: Link,
+    pub connects: bool,
+    pub descriptors: Vec<c_int>,
     /// Those that an epoll has. While another copy is open, the kernel goes on to report for them when they are closed; Convoy
     /// does not, so they stay open as long as there are others.
     watched: Vec<c_int>,
     /// Bytes on their way to this end, and to the other.
-    inbound: usize,
-    outbound: usize,
-    reads_no_more: bool,
-    sends_no_more: bool,
+    pub inbound: usize,
+    pub outbound: usize,
+    pub reads_no_more: bool,
+    pub sends_no_more: bool,
     there_sends_no_more: bool,
-    there_closed: bool,
+    pub there_closed: bool,
+    there_reset: bool,
+    /// Another process has copies.
+    pub held: bool,
 }
 
 impl End {
-    pub fn new(link: Link) -> Self {
+    pub fn new(case: &mut Case, family: Family) -> Self {
+        let link = case.link_over(family);
         let descriptors = vec![link.fd];
         Self {
             link,
+            connects: case.connects(),
             descriptors,
             watched: Vec::new(),
             inbound: 0,
@@ -36,6 +43,8 @@ impl End {
             sends_no_more: false,
             there_sends_no_more: false,
             there_closed: false,
+            there_reset: false,
+            held: false,
         }
     }
 
@@ -51,11 +60,11 @@ impl End {
         self.watched.push(fd);
     }
 
-    fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.descriptors.is_empty()
     }
 
-    fn is_at_end(&self) -> bool {
+    pub fn is_at_end(&self) -> bool {
         self.inbound == 0 && (self.there_sends_no_more || self.reads_no_more)
     }
 
@@ -67,9 +76,17 @@ impl End {
         if self.inbound > 0 {
             self.link.await_bytes(self.inbound);
         }
-        if self.there_sends_no_more {
+        if self.there_reset {
+            sys::poll_one(self.link.fd, 0, -1);
+        } else if self.there_sends_no_more {
             sys::poll_one(self.link.fd, libc::POLLRDHUP, -1);
         }
+    }
+
+    /// Nothing is on its way, and both ends may send.
+    pub fn is_quiet(&self) -> bool {
+        let ended = self.is_closed() || self.reads_no_more || self.sends_no_more || self.there_sends_no_more;
+        !ended && self.inbound == 0 && self.outbound == 0
     }
 
     pub fn step(&mut self, verb: &str, numbers: &[usize]) -> String {
@@ -78,6 +95,7 @@ impl End {
             "there-recv" => return self.there_recv(number(0)),
             "there-shutdown" => return self.there_shutdown(),
             "there-close" => return self.there_close(),
+            "there-reset" => return self.there_reset(),
             "there-send" => return self.there_send(number(0), number(1)),
             _ => {}
         }
@@ -99,26 +117,40 @@ impl End {
             "option" => option(fd, number(1)),
             "child-send" => self.child_send(fd, number(1)),
             "child-recv" => self.child_recv(fd),
-            "impatient" => self.impatient(fd),
+            "impatient" => self.impatient(fd, number(1)),
+            "interrupted" => self.interrupted(fd, number(1)),
+            "await" => self.sleep_until(fd, number(1), number(2)),
+            "bulk" => self.bulk(number(0), number(1), number(2)),
+            "fill" => self.fill(fd, number(1)),
+            "urgent" => self.urgent(fd),
+            "there-urgent" => self.there_urgent(fd),
+            "pass-to-itself" => self.pass_to_itself(fd),
+            "exec" => self.exec(fd, number(1), number(2)),
             "shutdown" => self.shutdown(fd, number(0)),
+            "reset" => self.reset(fd),
             "close" => self.close(),
             _ => panic!("no step is called {verb}"),
         }
     }
 
     fn send(&mut self, fd: c_int, count: usize, how: usize) -> String {
-        if self.outbound + count > MOST_UNREAD || self.there_closed {
+        // Where the other end has only closed, the first send is what makes it complain.
+        if self.outbound + count > MOST_UNREAD || self.there_closed && !self.there_reset {
             return "skipped".into();
         }
+        let count = if how % 9 == 7 { 0 } else { count };
         let third = count / 3;
         let sent = self.link.put(count, |_, bytes| {
             let (one, rest) = bytes.split_at(third);
-            match how % 6 {
+            match how % 9 {
                 0 => sys::send(fd, bytes, libc::MSG_NOSIGNAL),
                 1 => sys::write(fd, bytes),
                 2 => sys::writev(fd, &[one, rest]),
                 3 => sys::sendmsg(fd, &[one, &[], rest], libc::MSG_NOSIGNAL),
                 4 => sys::send(fd, bytes, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT),
+                5 => send_file(fd, bytes),
+                6 => splice_in(fd, bytes),
+                7 => sys::writev(fd, &[&[], &[]]),
                 _ => sys::send(fd, bytes, libc::MSG_NOSIGNAL | libc::MSG_MORE),
             }
         });
@@ -130,7 +162,7 @@ impl End {
         let ready = self.inbound > 0 || self.is_at_end();
         // MSG_WAITALL waits for what is not there.
         let whole = self.inbound >= count || self.is_at_end();
-        let flags = match how % 7 {
+        let flags = match how % 8 {
             _ if !ready => libc::MSG_DONTWAIT,
             4 => libc::MSG_DONTWAIT,
             5 if whole => libc::MSG_WAITALL,
@@ -138,7 +170,7 @@ impl End {
             _ => 0,
         };
         let (one, two, here) = (count / 2, count - count / 2, self.link.inn);
-        let received = self.link.get(count, |_, buffer| match how % 7 {
+        let received = self.link.get(count, |_, buffer| match how % 8 {
             1 if ready => sys::read(fd, buffer),
             2 if ready => {
                 let (left, right) = buffer.split_at_mut(one);
@@ -148,6 +180,7 @@ impl End {
                 let (left, right) = buffer.split_at_mut(two);
                 sys::recvmsg(fd, &mut [left, right], 0).0
             }
+            7 if self.inbound >= count => splice_out(fd, buffer),
             _ => sys::recv(fd, buffer, flags),
         });
         if flags & libc::MSG_PEEK == 0 {
@@ -192,6 +225,17 @@ impl End {
         self.link.ask("close")
     }
 
+    fn there_reset(&mut self) -> String {
+        if self.there_closed || self.is_closed() {
+            return "skipped".into();
+        }
+        // A reset leaves out what has not arrived.
+        self.settle();
+        (self.there_sends_no_more, self.there_closed, self.there_reset) = (true, true, true);
+        self.outbound = 0;
+        self.link.ask("reset")
+    }
+
     fn dup(&mut self, fd: c_int) -> String {
         if self.descriptors.len() >= MOST_COPIES {
             return "skipped".into();
@@ -234,84 +278,43 @@ impl End {
         show(sys::shutdown(fd, how))
     }
 
-    /// Closes all descriptors, if nothing is unread: that would be a reset, which takes what it meets.
+    /// Closes all descriptors. With bytes unread that is a reset, if nobody else holds the connection.
     fn close(&mut self) -> String {
-        if self.inbound > 0 {
+        if self.held && self.inbound > 0 {
             return "skipped".into();
+        }
+        if self.outbound > 0 && !self.there_closed {
+            self.link.ask(&format!("await {}", self.outbound));
         }
         let closed: Vec<String> = self.descriptors.drain(..).map(|fd| show(sys::close(fd))).collect();
-        if self.there_closed {
-            return closed.join(" ");
+        self.watched.clear();
+        let rest = if self.held { None } else { self.drained() };
+        rest.map_or_else(|| closed.join(" "), |rest| format!("{}, {rest}", closed.join(" ")))
+    }
+
+    /// The other end reads what was sent, and the end.
+    fn drained(&mut self) -> Option<String> {
+        if std::mem::replace(&mut self.there_closed, true) {
+            return None;
         }
-        // The other end reads what was sent, and the end.
-        let rest = self.link.ask("drain");
         self.outbound = 0;
-        format!("{}, drained {rest}", closed.join(" "))
+        let rest = self.link.ask("drain");
+        Some(format!("drained {rest}, closed {}", self.link.ask("close")))
     }
 
-    fn child_send(&mut self, fd: c_int, count: usize) -> String {
-        if self.outbound + count > MOST_UNREAD || self.there_closed || self.sends_no_more || count == 0 {
-            return "skipped".into();
-        }
-        let bytes = self.link.out.peek(count);
-        let child = sys::fork(|| {
-            let mut sent = 0;
-            while sent < count {
-                match sys::send(fd, &bytes[sent..], libc::MSG_NOSIGNAL) {
-                    Ok(more) => sent += more,
-                    Err(error) if error.0 == libc::EAGAIN => {
-                        sys::poll_one(fd, libc::POLLOUT, -1);
-                    }
-                    Err(error) => return error.0,
-                }
-            }
-            0
-        });
-        let ended = sys::wait(child);
-        self.link.out.advance(count);
-        self.outbound += count;
-        ended
+    /// Nobody else holds the connection any more; what the other end says of that where this one has closed it before.
+    pub fn released(&mut self) -> Option<String> {
+        let held = std::mem::replace(&mut self.held, false);
+        if held && self.is_closed() { self.drained() } else { None }
     }
 
-    /// A child reads everything that is there.
-    fn child_recv(&mut self, fd: c_int) -> String {
-        if self.inbound == 0 || self.reads_no_more {
+    fn reset(&mut self, fd: c_int) -> String {
+        if self.held {
             return "skipped".into();
         }
-        let (count, mut flow) = (self.inbound, self.link.inn);
-        let child = sys::fork(|| {
-            let (mut buffer, mut received) = (vec![0; count], 0);
-            while received < count {
-                match sys::recv(fd, &mut buffer[..count - received], 0) {
-                    Ok(0) => return 1,
-                    Ok(more) => {
-                        flow.accept(&buffer[..more]);
-                        received += more;
-                    }
-                    Err(error) if error.0 == libc::EAGAIN => {
-                        sys::poll_one(fd, libc::POLLIN, -1);
-                    }
-                    Err(error) => return error.0,
-                }
-            }
-            0
-        });
-        let ended = sys::wait(child);
-        self.link.inn.advance(count);
-        self.inbound = 0;
-        ended
-    }
-
-    /// A read with a time limit.
-    fn impatient(&mut self, fd: c_int) -> String {
-        if self.inbound > 0 || self.is_at_end() {
-            return "skipped".into();
-        }
-        let (soon, never) = (sys::timeval(20), sys::timeval(0));
-        sys::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &soon).unwrap();
-        let received = sys::recv(fd, &mut [0; 8], 0);
-        sys::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &never).unwrap();
-        show(received)
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        let set = sys::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, &linger);
+        format!("{} {}", show(set), self.close())
     }
 
     /// Ends the connection in good order.
@@ -325,6 +328,51 @@ impl End {
 
 const POLLS: [i16; 5] =
     [libc::POLLIN, libc::POLLIN | libc::POLLOUT, libc::POLLIN | libc::POLLRDHUP, libc::POLLOUT, 0];
+
+/// Out of a file of memory.
+fn send_file(fd: c_int, bytes: &[u8]) -> Outcome {
+    // SAFETY: a valid name.
+    let file = sys::descriptor(unsafe { libc::memfd_create(c"bytes".as_ptr(), libc::MFD_CLOEXEC) });
+    assert_eq!(sys::write(file, bytes), Ok(bytes.len()));
+    let mut from = 0;
+    let sent = sys::sendfile(fd, file, Some(&mut from), bytes.len());
+    assert_eq!(from as usize, *sent.as_ref().unwrap_or(&0), "the offset of sendfile");
+    sys::close(file).unwrap();
+    sent
+}
+
+/// Through a pipe, in as many pieces as it takes.
+fn splice_in(fd: c_int, bytes: &[u8]) -> Outcome {
+    let (read, write) = sys::pipe();
+    assert_eq!(sys::write(write, bytes), Ok(bytes.len()));
+    let mut sent = Ok(0);
+    while let Ok(before) = sent
+        && before < bytes.len()
+    {
+        match sys::splice(read, fd, bytes.len() - before, 0) {
+            Ok(more) => sent = Ok(before + more),
+            Err(error) if before == 0 => sent = Err(error),
+            Err(_) => break,
+        }
+    }
+    sys::close(read).unwrap();
+    sys::close(write).unwrap();
+    sent
+}
+
+/// The other way; all of it is there.
+fn splice_out(fd: c_int, buffer: &mut [u8]) -> Outcome {
+    let (read, write) = sys::pipe();
+    let mut filled = 0;
+    while filled < buffer.len() {
+        let moved = sys::splice(fd, write, buffer.len() - filled, 0).unwrap();
+        assert_eq!(sys::read(read, &mut buffer[filled..filled + moved]), Ok(moved));
+        filled += moved;
+    }
+    sys::close(read).unwrap();
+    sys::close(write).unwrap();
+    Ok(filled)
+}
 
 fn select(fd: c_int) -> String {
     // SAFETY: all zeros is an empty set; the descriptor is small.
