@@ -23,7 +23,7 @@ impl Call<'_> {
         let whole = self.flags & libc::MSG_WAITALL != 0 && mode != Mode::Peek;
         let (mut total, mut waited) = (0, false);
         loop {
-            match self.receive_once(target, mode) {
+            match self.receive_once(target, mode, total > 0) {
                 Ok(Some(0)) => return Ok(total),
                 Ok(Some(bytes)) if mode == Mode::Peek => return Ok(bytes + self.peek_on(target, bytes)),
                 Ok(Some(bytes)) => {
@@ -70,8 +70,9 @@ impl Call<'_> {
         }
     }
 
-    /// Bytes, 0 at the end of the stream, or nothing at the moment.
-    fn receive_once(&self, target: &mut Cursor, mode: Mode) -> Result<Option<usize>, i32> {
+    /// Bytes, 0 at the end of the stream, or nothing at the moment. For a call that has bytes already, an error is an end: it is
+    /// left for the next call.
+    fn receive_once(&self, target: &mut Cursor, mode: Mode, has_bytes: bool) -> Result<Option<usize>, i32> {
         // What the kernel side had to say, once it was asked.
         let mut news: Option<i16> = None;
         loop {
@@ -109,6 +110,7 @@ impl Call<'_> {
                             heard => news = Some(heard),
                         },
                         Some(_) if !may_end => return Ok(None),
+                        Some(news) if has_bytes => return Ok(self.ends_call(news).then_some(0)),
                         Some(news) => return self.without_bytes(target, news),
                     }
                 }
@@ -139,6 +141,11 @@ impl Call<'_> {
     fn look_before_empty(&self, kernel: bool) -> bool {
         hold::release_all();
         self.socket.hint.load(Ordering::Relaxed) || (!kernel || self.nonblocking()) && self.socket.look_due()
+    }
+
+    /// Whether a call that has bytes gets no more: the stream has ended, or the next byte is an urgent one.
+    fn ends_call(&self, news: i16) -> bool {
+        news & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0 || position::at_urgent_mark(self.fd)
     }
 
     /// The end of the stream or an error, if `news` say so; otherwise nothing. No byte is taken that may have come

@@ -21,7 +21,7 @@ pub struct End {
     pub outbound: usize,
     pub reads_no_more: bool,
     pub sends_no_more: bool,
-    there_sends_no_more: bool,
+    pub there_sends_no_more: bool,
     pub there_closed: bool,
     there_reset: bool,
     /// Another process has copies.

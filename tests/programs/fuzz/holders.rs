@@ -123,6 +123,12 @@ impl End {
         self.child(fd, 1, 0)
     }
 
+    /// Unread bytes behind which the other end has finished: they cannot be put into the kernel's connection any more, so they
+    /// are lost to programs without Convoy (docs/compatibility.md).
+    fn has_last_bytes(&self) -> bool {
+        self.inbound > 0 && self.there_sends_no_more
+    }
+
     fn child(&mut self, fd: c_int, how: usize, count: usize) -> String {
         let work = Work::choose(self, how, count);
         let mut stream = self.link.stream;
@@ -135,6 +141,9 @@ impl End {
 
     /// A child becomes another image, with or without the library.
     pub fn exec(&mut self, fd: c_int, how: usize, count: usize) -> String {
+        if self.has_last_bytes() {
+            return "skipped".into();
+        }
         let work = Work::choose(self, how, count);
         let words = description(self, work).map(|word| word.to_string());
         let descriptor = fd.to_string();
@@ -152,7 +161,7 @@ impl End {
 
     /// Over a Unix socket to this very process, under another number.
     pub fn pass_to_itself(&mut self, fd: c_int) -> String {
-        if self.descriptors.len() >= MOST_COPIES {
+        if self.descriptors.len() >= MOST_COPIES || self.has_last_bytes() {
             return "skipped".into();
         }
         let (ours, theirs) = unix_pair();
@@ -164,6 +173,9 @@ impl End {
     /// To a process that is no child of the one that made the connection.
     pub fn pass(&mut self, worker: &Worker, numbers: &[usize]) -> String {
         let Some(fd) = self.descriptor(numbers[0]) else { return "closed".into() };
+        if self.has_last_bytes() {
+            return "skipped".into();
+        }
         self.settle();
         let work = Work::choose(self, numbers[1], numbers[2]);
         let ended = worker.perform(fd, description(self, work));
