@@ -148,6 +148,8 @@ pub enum Reason {
     Option,
     /// A call with no user-space equivalent (MSG_OOB, io_uring, ...).
     Call,
+    /// The process changes its user, its root directory or its namespaces.
+    Identity,
 }
 
 /// Whether program memory can lie at an address at all; a cheap check before a pointer is followed, so that a bad
@@ -345,9 +347,15 @@ pub unsafe fn signal(
     inside::handler_ends(before);
 }
 
-/// Before setuid, setreuid, setresuid, seteuid, setgid...: the registry belongs to a user.
+/// Before setuid, setreuid, setresuid, seteuid, setgid..., for the registry belongs to a user; and before the process's
+/// children, or the process, are put into other namespaces of processes or users.
 pub fn before_identity_change() {
     session::before_identity_change();
+}
+
+/// Before chroot: what is found by a path is lost.
+pub fn before_chroot() {
+    session::before_chroot();
 }
 
 /// Once, when the library is loaded. Reads the settings; opens nothing.

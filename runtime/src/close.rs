@@ -188,11 +188,9 @@ pub fn before_exec() {
     // No stream is promoted behind our back; and exec ends the other threads: none of them may hold the registry then.
     core::mem::forget(SLOW.lock());
     KEPT.store(true, Ordering::Relaxed);
-    for (_, socket) in socket::all() {
-        let fd = socket.fd.load(Ordering::Relaxed);
-        let stays = sys::fcntl(fd, libc::F_GETFD, 0).is_ok_and(|flags| flags & libc::FD_CLOEXEC == 0);
-        if stays && socket.state() == State::Promoted {
-            demote::demote(fd, crate::api::Reason::Exec);
+    for (index, socket) in socket::all() {
+        if socket.state() == State::Promoted && stays_over_exec(index, socket) {
+            demote::demote(socket.fd.load(Ordering::Relaxed), crate::api::Reason::Exec);
         }
         withdraw_offer(socket);
         fork::change_holders(socket, false);
@@ -200,6 +198,15 @@ pub fn before_exec() {
     // What arrives meanwhile goes to the old image's handlers or the new image, not back into the queue.
     inside::leave();
     stats::withdraw();
+}
+
+/// Whether the new image finds the socket under one of its numbers.
+fn stays_over_exec(index: u32, socket: &Socket) -> bool {
+    let stays = |fd: i32| sys::fcntl(fd, libc::F_GETFD, 0).is_ok_and(|flags| flags & libc::FD_CLOEXEC == 0);
+    if socket.references.load(Ordering::Relaxed) == 1 {
+        return stays(socket.fd.load(Ordering::Relaxed));
+    }
+    table::tracked_in(0, u32::MAX).any(|(fd, entry)| entry == Entry::Socket(index) && stays(fd))
 }
 
 /// The old image goes on.

@@ -60,6 +60,7 @@ fn count_bypass(reason: Reason) {
         Reason::Exec => process.bypasses_exec.add(1),
         Reason::Option => process.bypasses_option.add(1),
         Reason::Call => process.bypasses_call.add(1),
+        Reason::Identity => process.bypasses_identity.add(1),
     }
 }
 
@@ -71,5 +72,6 @@ fn count_demotion(reason: Reason) {
         Reason::Exec => process.demotions_exec.add(1),
         Reason::Option => process.demotions_option.add(1),
         Reason::Call => process.demotions_call.add(1),
+        Reason::Identity => process.demotions_identity.add(1),
     }
 }

@@ -39,6 +39,15 @@ pub fn remember() -> Identity {
     identity
 }
 
+/// Whether /proc calls this process what it calls itself: not where it shows another process namespace, or nothing. There
+/// nobody's life could be told.
+pub fn is_named_by_proc() -> bool {
+    let mut link = [0u8; 16];
+    let mut name = Text::<16>::new();
+    let _ = write!(name, "{}", sys::getpid());
+    sys::readlink(c"/proc/self", &mut link).is_ok_and(|length| &link[..length] == name.as_cstr().to_bytes())
+}
+
 /// Whether a process of this id exists and is not a zombie.
 pub fn pid_alive(pid: i32) -> bool {
     read_start(pid).is_some()

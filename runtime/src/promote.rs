@@ -141,6 +141,7 @@ fn enter(index: u32, socket: &Socket, fd: i32) -> bool {
         Refusal::SelfConnected => process.bypasses_self_connected.add(1),
         Refusal::NotTcp => process.bypasses_not_tcp.add(1),
         Refusal::Option => process.bypasses_option.add(1),
+        Refusal::Identity => process.bypasses_identity.add(1),
         Refusal::Later => return false,
     }
     forget_all(index, socket, fd);
@@ -156,6 +157,8 @@ enum Refusal {
     SelfConnected,
     NotTcp,
     Option,
+    /// The process has no place in a registry.
+    Identity,
     /// Not now, perhaps at a later call.
     Later,
 }
@@ -182,7 +185,7 @@ fn meet(index: u32, socket: &Socket, fd: i32) -> Result<bool, Refusal> {
         // Set before the connection was there, or inherited from the listener.
         return Err(Refusal::Option);
     }
-    let session = session::join(namespace(fd)).ok_or(Refusal::OtherHost)?;
+    let session = session::join(namespace(fd)).ok_or(Refusal::Identity)?;
     // A connection within the host has the same address at both ends, or loopback addresses.
     if local.0 != peer.0 && !is_loopback(peer.0) {
         if socket.shut.load(Ordering::Relaxed) {

@@ -27,8 +27,13 @@ pub type Path = Text<256>;
 
 static CURRENT: AtomicPtr<Session> = AtomicPtr::new(core::ptr::null_mut());
 static BELLS: Mutex<Option<(BellPage, i32)>> = Mutex::new(None);
-/// 1 after joining failed: not tried again, all connections stay with the kernel.
-static FAILED: AtomicU8 = AtomicU8::new(0);
+/// Whether joining is not tried (again): all connections stay with the kernel.
+static BARRED: AtomicU8 = AtomicU8::new(FREE);
+const FREE: u8 = 0;
+/// This process; a child tries for itself.
+const PROCESS: u8 = 1;
+/// This process and its children.
+const FAMILY: u8 = 2;
 /// Guards joining, promotion and the end of sockets; taken by fork.
 pub static SLOW: Mutex<()> = Mutex::new(());
 
@@ -41,7 +46,7 @@ pub fn current() -> Option<&'static Session> {
 
 /// Joins unless done; the caller holds [`SLOW`]. `network` is the namespace of the connection that is the reason.
 pub fn join(network: u64) -> Option<&'static Session> {
-    if FAILED.load(Ordering::Relaxed) != 0 {
+    if BARRED.load(Ordering::Relaxed) != FREE {
         return None;
     }
     if let Some(session) = current() {
@@ -52,8 +57,12 @@ pub fn join(network: u64) -> Option<&'static Session> {
             CURRENT.store(Box::into_raw(Box::new(session)), Ordering::Release);
             current()
         }
+        Err(libc::ESRCH) => {
+            BARRED.store(PROCESS, Ordering::Relaxed);
+            None
+        }
         Err(errno) => {
-            FAILED.store(1, Ordering::Relaxed);
+            BARRED.store(PROCESS, Ordering::Relaxed);
             let directory = config::settings().directory.to_string_lossy();
             log::line(
                 config::LogLevel::Warn,
@@ -67,12 +76,15 @@ pub fn join(network: u64) -> Option<&'static Session> {
 /// Forgets the parent's session: the child joins again under its own identity when it needs to.
 pub fn after_fork_in_child() {
     CURRENT.store(core::ptr::null_mut(), Ordering::Release);
-    FAILED.store(0, Ordering::Relaxed);
+    let _ = BARRED.compare_exchange(PROCESS, FREE, Ordering::Relaxed, Ordering::Relaxed);
     process::remember();
 }
 
 fn open(network: u64) -> sys::Answer<Session> {
     let identity = process::remember();
+    if !process::is_named_by_proc() {
+        return Err(libc::ESRCH);
+    }
     let prefix = directory()?;
     let session_path = |suffix: &str| join_path(&prefix, suffix);
     let fd = sys::open(
@@ -163,15 +175,25 @@ fn as_cstr<const N: usize>(path: &Text<N>) -> &CStr {
     path.as_cstr()
 }
 
-/// The registry belongs to a user: a process that had joined and becomes somebody else makes no new streams, and those
-/// it has go back to the kernel, because it could no longer ring the bells of its peers.
+/// The process is about to become somebody else, or another process namespace is to be its children's: it makes no new
+/// streams, and those it has go back to the kernel, because it could no longer find its peers and their bells.
 pub fn before_identity_change() {
     if current().is_some() {
-        FAILED.store(1, Ordering::Relaxed);
-        for (_, socket) in socket::all() {
-            if socket.state() == socket::State::Promoted {
-                demote::demote(socket.fd.load(Ordering::Relaxed), Reason::Call);
-            }
+        BARRED.fetch_max(PROCESS, Ordering::Relaxed);
+        demote_all();
+    }
+}
+
+/// The process is about to leave the root directory under which it finds the registry and /proc.
+pub fn before_chroot() {
+    BARRED.store(FAMILY, Ordering::Relaxed);
+    demote_all();
+}
+
+fn demote_all() {
+    for (_, socket) in socket::all() {
+        if socket.state() == socket::State::Promoted {
+            demote::demote(socket.fd.load(Ordering::Relaxed), Reason::Identity);
         }
     }
 }

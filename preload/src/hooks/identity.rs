@@ -1,13 +1,14 @@
-//! Changes of user and group. The registry belongs to a user, so the runtime settles its affairs first.
+//! Changes of user and group, of the root directory and of namespaces. The registry belongs to a user and is found by a
+//! path, and processes are known by their numbers, so the runtime settles its affairs first.
 
-use core::ffi::c_int;
+use core::ffi::{c_char, c_int};
 
 use convoy_runtime::api;
 use libc::{gid_t, uid_t};
 use redhook::hook;
 
 resolve! {
-    setuid seteuid setreuid setresuid setgid setegid setregid setresgid
+    setuid seteuid setreuid setresuid setgid setegid setregid setresgid chroot unshare setns
 }
 
 macro_rules! identity {
@@ -32,4 +33,43 @@ identity! {
     setegid(id: gid_t) => on_setegid;
     setregid(id: gid_t, effective: gid_t) => on_setregid;
     setresgid(id: gid_t, effective: gid_t, saved: gid_t) => on_setresgid;
+}
+
+/// Namespaces in which the numbers of processes and users are others.
+const OTHER_NUMBERS: c_int = libc::CLONE_NEWPID | libc::CLONE_NEWUSER;
+
+/// Before a call with clone's flags for namespaces.
+pub(crate) fn before_namespaces(flags: c_int) {
+    if flags & OTHER_NUMBERS != 0 && !api::in_vfork_child() {
+        api::before_identity_change();
+    }
+}
+
+/// Before chroot or pivot_root.
+pub(crate) fn before_other_root() {
+    if !api::in_vfork_child() {
+        api::before_chroot();
+    }
+}
+
+hook! {
+    unsafe fn chroot(path: *const c_char) -> c_int => on_chroot {
+        before_other_root();
+        original!(chroot(path))
+    }
+}
+
+hook! {
+    unsafe fn unshare(flags: c_int) -> c_int => on_unshare {
+        before_namespaces(flags);
+        original!(unshare(flags))
+    }
+}
+
+hook! {
+    // Which namespace the descriptor stands for is the kernel's knowledge where the program does not say.
+    unsafe fn setns(namespace: c_int, kind: c_int) -> c_int => on_setns {
+        before_namespaces(if kind == 0 { OTHER_NUMBERS } else { kind });
+        original!(setns(namespace, kind))
+    }
 }

@@ -7,7 +7,7 @@ use convoy_runtime::api::{self, Reason};
 use libc::pid_t;
 use redhook::hook;
 
-use super::{create, descriptor};
+use super::{create, descriptor, identity};
 use crate::{calls, errno};
 
 resolve! {
@@ -84,6 +84,7 @@ macro_rules! clone_hook {
                 if flags & libc::CLONE_VM != 0 || stack.is_null() || api::in_vfork_child() {
                     return original!($name(run, stack, flags, argument, parent_id, tls, child_id));
                 }
+                identity::before_namespaces(flags);
                 let mut child = Child { run, argument };
                 let child: *mut c_void = (&raw mut child).cast();
                 api::before_fork();

@@ -11,7 +11,9 @@ use convoy_runtime::api::{self, Handled};
 use libc::{fd_set, pollfd, sigset_t, timespec};
 use redhook::hook;
 
-use super::{connect, create, data, descriptor, epoll, message, options, process, select, vector, wait};
+use super::{
+    connect, create, data, descriptor, epoll, identity, message, options, process, select, vector, wait,
+};
 use crate::{errno, pointer};
 
 /// The six arguments of a system call.
@@ -106,6 +108,10 @@ unsafe fn dispatch(number: c_long, arguments: Arguments) -> Option<c_long> {
             | libc::SYS_execve
             | libc::SYS_execveat
             | libc::SYS_exit_group
+            | libc::SYS_chroot
+            | libc::SYS_pivot_root
+            | libc::SYS_unshare
+            | libc::SYS_setns
             | libc::SYS_io_uring_setup => process_call(number, arguments),
             _ => descriptor_call(number, arguments),
         }
@@ -238,13 +244,16 @@ unsafe fn process_call(number: c_long, arguments: Arguments) -> Option<c_long> {
             libc::SYS_io_uring_setup if !api::io_uring_allowed() => Some(errno::fail(libc::ENOSYS).into()),
             libc::SYS_fork => Some(process::fork_with(|| call(number, arguments) as c_int).into()),
             libc::SYS_clone if copies_memory(arguments[0] as u64, arguments[1] as u64) => {
+                identity::before_namespaces(arguments[0] as c_int);
                 Some(process::fork_with(|| call(number, arguments) as c_int).into())
             }
             libc::SYS_clone3 if arguments[1] >= 64 => {
                 // struct clone_args: flags come first, the stack is the sixth of its 64-bit fields.
                 let fields = (arguments[0] as *const [u64; 8]).as_ref()?;
-                copies_memory(fields[0], fields[5])
-                    .then(|| process::fork_with(|| call(number, arguments) as c_int).into())
+                copies_memory(fields[0], fields[5]).then(|| {
+                    identity::before_namespaces(fields[0] as c_int);
+                    process::fork_with(|| call(number, arguments) as c_int).into()
+                })
             }
             libc::SYS_execve | libc::SYS_execveat => {
                 Some(process::exec_with(|| call(number, arguments) as c_int).into())
@@ -253,6 +262,13 @@ unsafe fn process_call(number: c_long, arguments: Arguments) -> Option<c_long> {
                 process::on_exit_now(arguments[0] as c_int);
                 None
             }
+            libc::SYS_chroot => Some(identity::on_chroot(arguments[0] as *const _).into()),
+            libc::SYS_pivot_root => {
+                identity::before_other_root();
+                None
+            }
+            libc::SYS_unshare => Some(identity::on_unshare(arguments[0] as c_int).into()),
+            libc::SYS_setns => Some(identity::on_setns(arguments[0] as c_int, arguments[1] as c_int).into()),
             _ => None,
         }
     }
