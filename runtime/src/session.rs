@@ -163,8 +163,9 @@ fn as_cstr<const N: usize>(path: &Text<N>) -> &CStr {
     path.as_cstr()
 }
 
-/// The registry belongs to a user: a process that had joined and becomes somebody else makes no new streams, and those
-/// it has go back to the kernel, because it could no longer ring the bells of its peers.
+/// The registry belongs to a user and lies below a path: a process that had joined and becomes somebody else, or changes its
+/// root directory, makes no new streams, and those it has go back to the kernel, because it could no longer ring the bells
+/// of its peers.
 pub fn before_identity_change() {
     if current().is_some() {
         FAILED.store(1, Ordering::Relaxed);

@@ -11,7 +11,9 @@ use convoy_runtime::api::{self, Handled};
 use libc::{fd_set, pollfd, sigset_t, timespec};
 use redhook::hook;
 
-use super::{connect, create, data, descriptor, epoll, message, options, process, select, vector, wait};
+use super::{
+    connect, create, data, descriptor, epoll, identity, message, options, process, select, vector, wait,
+};
 use crate::{errno, pointer};
 
 /// The six arguments of a system call.
@@ -106,6 +108,9 @@ unsafe fn dispatch(number: c_long, arguments: Arguments) -> Option<c_long> {
             | libc::SYS_execve
             | libc::SYS_execveat
             | libc::SYS_exit_group
+            | libc::SYS_chroot
+            | libc::SYS_prctl
+            | libc::SYS_seccomp
             | libc::SYS_io_uring_setup => process_call(number, arguments),
             _ => descriptor_call(number, arguments),
         }
@@ -248,6 +253,16 @@ unsafe fn process_call(number: c_long, arguments: Arguments) -> Option<c_long> {
             }
             libc::SYS_execve | libc::SYS_execveat => {
                 Some(process::exec_with(|| call(number, arguments) as c_int).into())
+            }
+            libc::SYS_chroot => Some(identity::on_chroot(arguments[0] as *const _).into()),
+            libc::SYS_prctl if arguments[0] as c_int == libc::PR_SET_SECCOMP => {
+                identity::before_seccomp(arguments[1] == libc::SECCOMP_MODE_FILTER as usize, arguments[2]);
+                None
+            }
+            libc::SYS_seccomp if arguments[0] <= libc::SECCOMP_SET_MODE_FILTER as usize => {
+                let filters = arguments[0] == libc::SECCOMP_SET_MODE_FILTER as usize;
+                identity::before_seccomp(filters, arguments[2]);
+                None
             }
             libc::SYS_exit_group => {
                 process::on_exit_now(arguments[0] as c_int);

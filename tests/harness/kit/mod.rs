@@ -8,6 +8,7 @@
 pub mod case;
 pub mod epoll;
 pub mod errno;
+pub mod filter;
 pub mod net;
 pub mod pattern;
 pub mod puppet;
@@ -16,6 +17,7 @@ pub mod sys;
 
 pub use case::{Case, Link};
 pub use errno::{Errno, Outcome, show};
+pub use filter::Filter;
 pub use stream::Stream;
 
 /// A case's function.

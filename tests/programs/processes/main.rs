@@ -3,6 +3,7 @@
 
 mod execs;
 mod forks;
+mod limits;
 
 use convoy_tests::kit::{Link, main as run};
 use convoy_tests::say;
@@ -32,6 +33,11 @@ fn main() {
         ("grandchildren", forks::grandchildren),
         ("daemon", forks::daemon),
         ("other_user", forks::other_user),
+        ("confined_by_prctl", limits::confined_by_prctl),
+        ("confined_by_seccomp", limits::confined_by_seccomp),
+        ("confined_from_the_start", limits::confined_from_the_start),
+        ("new_root", limits::new_root),
+        ("no_room_for_files", limits::no_room_for_files),
         ("exec_itself", |case| execs::exec_itself(case, true)),
         ("exec_itself_plain", |case| execs::exec_itself(case, false)),
         ("exec_without_fork", execs::exec_without_fork),
