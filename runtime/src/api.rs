@@ -10,8 +10,8 @@ use crate::config::{self, settings};
 use crate::position::Opener;
 use crate::table::{self, Entry};
 use crate::{
-    bell, close, demote, epoll, fork, inside, iov, options, session, socket, stats, stream, sys, transfer,
-    wait,
+    bell, close, confine, demote, epoll, fork, inside, iov, options, session, socket, stats, stream, sys,
+    transfer, wait,
 };
 use core::ffi::{c_int, c_void};
 
@@ -148,7 +148,7 @@ pub enum Reason {
     Option,
     /// A call with no user-space equivalent (MSG_OOB, io_uring, ...).
     Call,
-    /// The process changes its user, its root directory or its namespaces.
+    /// The process changes its user, its root directory or its namespaces, or confines itself.
     Identity,
 }
 
@@ -317,12 +317,24 @@ pub fn after_failed_exec() {
 }
 /// At exit, _exit, quick_exit: everything published, nothing left behind.
 pub fn before_exit() {
-    close::at_exit();
+    if confine::confined() { fork::at_exit() } else { close::at_exit() }
 }
 
-/// True in a child made by vfork (or clone with shared memory): hooks must then only make the real call.
+/// True in a child made by vfork (or clone with shared memory): hooks must then only make the real call. Not asked in a
+/// process that has confined itself, which might not be allowed to.
 pub fn in_vfork_child() -> bool {
-    fork::in_vfork_child()
+    !confine::confined() && fork::in_vfork_child()
+}
+
+/// True where Convoy takes no part in what becomes of the process: in such a child, and in a process that has confined
+/// itself.
+pub fn passive() -> bool {
+    confine::confined() || fork::in_vfork_child()
+}
+
+/// Before the process confines itself by seccomp(2): whatever the runtime might do later could be forbidden.
+pub fn before_confinement() {
+    confine::before();
 }
 
 /// A signal has arrived for which the program has a handler, which `run` runs, unless that has to wait: then it comes
@@ -374,8 +386,9 @@ pub fn io_uring_allowed() -> bool {
 
 const EINPROGRESS: c_int = -libc::EINPROGRESS;
 
-fn enabled() -> bool {
-    settings().enabled && settings().fabric != config::Fabric::Off
+/// Whether new connections are followed.
+pub(crate) fn enabled() -> bool {
+    !confine::confined() && settings().enabled && settings().fabric != config::Fabric::Off
 }
 
 /// connect(2) with AF_UNSPEC ends a connection.

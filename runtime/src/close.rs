@@ -1,7 +1,6 @@
 //! The end of descriptors, sockets and of the process.
 
 use crate::api::Handled;
-use crate::config::settings;
 use crate::position::Opener;
 use crate::registry::Progress;
 use crate::session::{self, SLOW};
@@ -100,7 +99,7 @@ pub fn after_dup(old: i32, new: i32) {
         }
         Entry::Epoll(index) => drop(table::set(new, Entry::Epoll(index))),
         // A socket that is not connected yet: the copies must know of each other when it is.
-        Entry::None if settings().enabled && socket::is_tcp(old) => {
+        Entry::None if crate::api::enabled() && socket::is_tcp(old) => {
             if socket::follow(old, Opener::Unknown).is_some() {
                 after_dup(old, new);
             }

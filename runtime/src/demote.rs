@@ -7,10 +7,10 @@ use crate::{agent, epoll, log, promote, stats, sys, table};
 use core::sync::atomic::Ordering;
 
 /// Leaves the connection behind `fd` to the kernel: a candidate for good; of a promoted stream, what this side
-/// sends from now on, and the peer is asked to do the same.
-pub fn demote(fd: i32, reason: Reason) {
-    let Some(index) = table::socket(fd) else { return };
-    let Some(socket) = socket::at(index) else { return };
+/// sends from now on, and the peer is asked to do the same. False when unread bytes have to stay in the channel.
+pub fn demote(fd: i32, reason: Reason) -> bool {
+    let Some(index) = table::socket(fd) else { return true };
+    let Some(socket) = socket::at(index) else { return true };
     match socket.state() {
         State::Candidate => {
             crate::close::withdraw_offer(socket);
@@ -18,15 +18,17 @@ pub fn demote(fd: i32, reason: Reason) {
             if promote::forget_all(index, socket, fd) {
                 count_bypass(reason);
             } else if socket.state() == State::Promoted {
-                demote(fd, reason);
+                return demote(fd, reason);
             }
+            true
         }
         State::Promoted => {
             count_demotion(reason);
+            let mut back = true;
             if let Some((channel, slot)) = socket.stream() {
                 channel.await_return(slot, fd);
                 channel.send_through_kernel(slot);
-                let back = if channel.leads_to_agent() {
+                back = if channel.leads_to_agent() {
                     channel.recall_far(slot, socket.generation(), fd)
                 } else {
                     channel.recall(slot, socket.generation(), fd)
@@ -43,12 +45,13 @@ pub fn demote(fd: i32, reason: Reason) {
                 socket.hint.store(true, Ordering::Relaxed);
                 epoll::readable(index + 1);
             }
+            back
         }
         State::Moving => {
             sys::sched_yield();
-            demote(fd, reason);
+            demote(fd, reason)
         }
-        State::Free => {}
+        State::Free => true,
     }
 }
 

@@ -7,7 +7,7 @@
 
 use crate::session::{self, SLOW};
 use crate::socket::{self, Socket, State};
-use crate::{agent, bell, channel, epoll, flusher, process, stats, sys};
+use crate::{agent, bell, channel, confine, epoll, flusher, process, stats, sys};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
 const HOLDERS: usize = 1 << 16;
@@ -171,7 +171,7 @@ pub fn start() {
 static PREPARED: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn prepare() {
-    if !in_vfork_child() {
+    if !confine::confined() && !in_vfork_child() {
         before();
         PREPARED.store(true, Ordering::Relaxed);
     }

@@ -10,6 +10,7 @@
 //!   flusher        publishes held frames in time, where the user lets frames be held
 //!   wait, epoll    spinning, sleeping, poll, epoll; `bell` wakes sleepers in other processes
 //!   close, fork, demote, options, transfer    the rest of a connection's life
+//!   confine        programs that confine themselves
 //!   inside         where a signal handler has to wait
 //!   session        what a process joins at its first connection
 //!   shm, sys       memory layouts, locks, raw system calls
@@ -24,6 +25,7 @@ mod bell;
 mod channel;
 mod close;
 pub mod config;
+mod confine;
 mod demote;
 mod epoll;
 mod flusher;

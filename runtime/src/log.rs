@@ -35,7 +35,7 @@ pub fn line(level: LogLevel, text: fmt::Arguments<'_>) {
         LogTarget::File(path) => {
             let line = Line::of(level, text);
             if let Ok(fd) = sys::open(path, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND, 0o644) {
-                sys_write(fd, line.bytes());
+                let _ = sys::write_text(fd, line.bytes());
                 let _ = sys::close(fd);
             }
         }
@@ -44,12 +44,7 @@ pub fn line(level: LogLevel, text: fmt::Arguments<'_>) {
 
 /// Writes one line to stderr, whatever the level and target.
 pub(crate) fn to_stderr(level: LogLevel, text: fmt::Arguments<'_>) {
-    sys::write_stderr(Line::of(level, text).bytes());
-}
-
-fn sys_write(fd: i32, bytes: &[u8]) {
-    // SAFETY: the slice is readable.
-    let _ = unsafe { sys::write(fd, bytes.as_ptr(), bytes.len()) };
+    let _ = sys::write_text(libc::STDERR_FILENO, Line::of(level, text).bytes());
 }
 
 /// A line under construction.

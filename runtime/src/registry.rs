@@ -69,9 +69,6 @@ impl Registry {
         if size != 0 && size != bytes {
             return Err(libc::EPROTO);
         }
-        if !sys::file_size_allowed(bytes as u64) {
-            return Err(libc::EFBIG);
-        }
         // Reserved, so that a full file system is an error here and not a SIGBUS later.
         sys::fallocate(fd, 0, 0, bytes as u64)?;
         let base = sys::map_shared(fd, bytes)?;

@@ -25,10 +25,12 @@ macro_rules! call {
 
 mod cancel;
 mod epoll;
+mod files;
 mod signals;
 mod unix;
 pub use cancel::*;
 pub use epoll::*;
+pub use files::*;
 pub use signals::*;
 pub use unix::*;
 
@@ -68,15 +70,6 @@ pub fn fstat(fd: c_int) -> Answer<libc::stat> {
     let mut stat: libc::stat = unsafe { core::mem::zeroed() };
     call!(fstat, fd, &mut stat as *mut libc::stat)?;
     Ok(stat)
-}
-
-pub fn ftruncate(fd: c_int, bytes: u64) -> Answer<()> {
-    call!(ftruncate, fd, bytes).map(drop)
-}
-
-/// fallocate(2): `mode` is 0 or FALLOC_FL_* flags.
-pub fn fallocate(fd: c_int, mode: c_int, offset: u64, bytes: u64) -> Answer<()> {
-    call!(fallocate, fd, mode, offset, bytes).map(drop)
 }
 
 pub fn memfd_create(name: &CStr, flags: u32) -> Answer<c_int> {
@@ -338,47 +331,11 @@ pub fn dumpable() -> bool {
     call!(prctl, libc::PR_GET_DUMPABLE, 0, 0, 0, 0) == Ok(1)
 }
 
-/// Writes a whole message to standard error; short writes and errors are ignored.
-pub fn write_stderr(text: &[u8]) {
-    // SAFETY: the slice is readable.
-    let _ = unsafe { write(2, text.as_ptr(), text.len()) };
-}
-
-/// Reads a small file whole; longer contents are cut to `into`.
-pub fn read_file(path: &CStr, into: &mut [u8]) -> Answer<usize> {
-    let fd = open(path, libc::O_RDONLY, 0)?;
-    let mut filled = 0;
-    let result = loop {
-        let rest = &mut into[filled..];
-        if rest.is_empty() {
-            break Ok(filled);
-        }
-        // SAFETY: `rest` is writable memory of this length.
-        match unsafe { read(fd, rest.as_mut_ptr(), rest.len()) } {
-            Ok(0) => break Ok(filled),
-            Ok(count) => filled += count,
-            Err(libc::EINTR) => {}
-            Err(errno) => break Err(errno),
-        }
-    };
-    let _ = close(fd);
-    result
-}
-
 /// The kernel's sigset_t, which is smaller than libc's.
 const KERNEL_SIGSET_BYTES: usize = 8;
 
 /// A pointer that may be handed to the kernel in place of nothing.
 pub const NULL: *mut c_void = core::ptr::null_mut();
-
-/// Whether RLIMIT_FSIZE lets a file grow to `bytes` (beyond it the kernel raises SIGXFSZ).
-pub fn file_size_allowed(bytes: u64) -> bool {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    match call!(prlimit64, 0, libc::RLIMIT_FSIZE, 0, &mut limit as *mut libc::rlimit) {
-        Ok(_) => limit.rlim_cur >= bytes,
-        Err(_) => true,
-    }
-}
 
 /// The soft limit on descriptor numbers (RLIMIT_NOFILE).
 pub fn descriptor_limit() -> u64 {

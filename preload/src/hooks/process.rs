@@ -17,7 +17,7 @@ resolve! {
 
 /// Makes a child process with its own copy of memory by `make`, which returns 0 in the child, and runs no fork handlers.
 pub(crate) fn fork_with(make: impl FnOnce() -> pid_t) -> pid_t {
-    if api::in_vfork_child() {
+    if api::passive() {
         return make();
     }
     api::before_fork();
@@ -32,7 +32,7 @@ pub(crate) fn fork_with(make: impl FnOnce() -> pid_t) -> pid_t {
 
 /// Passes on what a fork returned.
 fn told(child: pid_t) -> pid_t {
-    if child < 0 {
+    if child < 0 && !api::passive() {
         api::fork_failed();
     }
     child
@@ -81,7 +81,7 @@ macro_rules! clone_hook {
                 run: extern "C" fn(*mut c_void) -> c_int, stack: *mut c_void, flags: c_int, argument: *mut c_void,
                 parent_id: *mut pid_t, tls: *mut c_void, child_id: *mut pid_t
             ) -> c_int => $hook {
-                if flags & libc::CLONE_VM != 0 || stack.is_null() || api::in_vfork_child() {
+                if flags & libc::CLONE_VM != 0 || stack.is_null() || api::passive() {
                     return original!($name(run, stack, flags, argument, parent_id, tls, child_id));
                 }
                 identity::before_namespaces(flags);
@@ -148,7 +148,7 @@ fn silence() -> c_int {
 
 /// Replaces this process's image by `replace`, which returns only when it failed.
 pub(crate) fn exec_with(replace: impl FnOnce() -> c_int) -> c_int {
-    if api::in_vfork_child() {
+    if api::passive() {
         return replace();
     }
     api::before_exec();

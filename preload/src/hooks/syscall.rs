@@ -112,6 +112,8 @@ unsafe fn dispatch(number: c_long, arguments: Arguments) -> Option<c_long> {
             | libc::SYS_pivot_root
             | libc::SYS_unshare
             | libc::SYS_setns
+            | libc::SYS_prctl
+            | libc::SYS_seccomp
             | libc::SYS_io_uring_setup => process_call(number, arguments),
             _ => descriptor_call(number, arguments),
         }
@@ -258,11 +260,20 @@ unsafe fn process_call(number: c_long, arguments: Arguments) -> Option<c_long> {
             libc::SYS_execve | libc::SYS_execveat => {
                 Some(process::exec_with(|| call(number, arguments) as c_int).into())
             }
+            libc::SYS_chroot => Some(identity::on_chroot(arguments[0] as *const _).into()),
+            libc::SYS_prctl if arguments[0] as c_int == libc::PR_SET_SECCOMP => {
+                identity::before_seccomp(arguments[1] == libc::SECCOMP_MODE_FILTER as usize, arguments[2]);
+                None
+            }
+            libc::SYS_seccomp if arguments[0] <= libc::SECCOMP_SET_MODE_FILTER as usize => {
+                let filters = arguments[0] == libc::SECCOMP_SET_MODE_FILTER as usize;
+                identity::before_seccomp(filters, arguments[2]);
+                None
+            }
             libc::SYS_exit_group => {
                 process::on_exit_now(arguments[0] as c_int);
                 None
             }
-            libc::SYS_chroot => Some(identity::on_chroot(arguments[0] as *const _).into()),
             libc::SYS_pivot_root => {
                 identity::before_other_root();
                 None

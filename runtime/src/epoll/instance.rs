@@ -223,6 +223,11 @@ impl Instance {
 }
 
 impl State {
+    /// Whether the program's instance holds nothing but what the program has put there.
+    pub fn is_kernels(&self) -> bool {
+        self.inner == -1 && self.nested.is_empty()
+    }
+
     pub fn reset(&mut self, fd: i32) {
         self.fd = fd;
     }

@@ -221,9 +221,6 @@ impl Segment {
     }
 
     fn fill(fd: i32, geometry: Geometry, serial: u64, sides: [Identity; 2]) -> Answer<Self> {
-        if !sys::file_size_allowed(geometry.bytes() as u64) {
-            return Err(libc::EFBIG);
-        }
         sys::ftruncate(fd, geometry.bytes() as u64)?;
         sys::fallocate(fd, 0, 0, (HEADER_BYTES + LANES_BYTES) as u64)?;
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;

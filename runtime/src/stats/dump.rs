@@ -102,8 +102,7 @@ impl Output {
     fn flush(&mut self) {
         let mut rest = &self.buffer[..self.length];
         while !rest.is_empty() {
-            // SAFETY: the slice is readable.
-            match unsafe { sys::write(self.fd, rest.as_ptr(), rest.len()) } {
+            match sys::write_text(self.fd, rest) {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(libc::EINTR) => {}
                 Err(_) => break,

@@ -8,6 +8,7 @@
 pub mod case;
 pub mod epoll;
 pub mod errno;
+pub mod filter;
 pub mod net;
 pub mod passing;
 pub mod pattern;
@@ -18,6 +19,7 @@ pub mod sys;
 
 pub use case::{Case, Link};
 pub use errno::{Errno, Outcome, show};
+pub use filter::Filter;
 pub use stream::Stream;
 
 /// A case's function.

@@ -176,27 +176,6 @@ pub fn timespec(milliseconds: i64) -> libc::timespec {
     libc::timespec { tv_sec: milliseconds / 1000, tv_nsec: milliseconds % 1000 * 1_000_000 }
 }
 
-/// From now on a system call fails with this error in this thread and those that it starts, as in a sandbox (seccomp(2)).
-pub fn refuse(call: libc::c_long, errno: c_int) {
-    let load_number = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    let is = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    let give = libc::BPF_RET | libc::BPF_K;
-    let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    let mut steps = [
-        step(load_number, 0, 0, 0),
-        step(is, 0, 1, call as u32),
-        step(give, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
-        step(give, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
-    // SAFETY: a valid program of four steps.
-    unsafe {
-        status(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)).expect("no new privileges");
-        status(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program))
-            .expect("a filter");
-    }
-}
-
 /// Processor time that this thread has used.
 pub fn thread_time() -> Duration {
     let mut time = timespec(0);

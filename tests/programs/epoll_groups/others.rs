@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use convoy_tests::kit::epoll::{ET, Epoll, IN, OUT, RDHUP};
 use convoy_tests::kit::net::Family;
-use convoy_tests::kit::{Case, net, show, sys};
+use convoy_tests::kit::{Case, Filter, net, show, sys};
 use convoy_tests::say;
 
 use crate::arrive;
@@ -68,7 +68,7 @@ pub(crate) fn sleep_beside_unread_bytes(case: &mut Case) {
 
 /// A kernel, or a sandbox, that does not have epoll_pwait2.
 fn without_epoll_pwait2(case: &mut Case, errno: i32) {
-    sys::refuse(libc::SYS_epoll_pwait2, errno);
+    Filter::refusing(libc::SYS_epoll_pwait2, errno).from_outside();
     let mut link = case.link();
     let (out, inn) = sys::pipe();
     let epoll = Epoll::new();

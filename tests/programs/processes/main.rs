@@ -3,6 +3,7 @@
 
 mod execs;
 mod forks;
+mod limits;
 mod places;
 
 use convoy_tests::kit::{Link, main as run};
@@ -33,12 +34,16 @@ fn main() {
         ("grandchildren", forks::grandchildren),
         ("daemon", forks::daemon),
         ("other_user", forks::other_user),
-        ("other_root", places::other_root),
         ("other_mounts", places::other_mounts),
         ("other_descriptors_and_files", places::other_descriptors_and_files),
         ("other_network", places::other_network),
         ("other_process_numbers", places::other_process_numbers),
         ("everything_closed", places::everything_closed),
+        ("confined_by_prctl", limits::confined_by_prctl),
+        ("confined_by_seccomp", limits::confined_by_seccomp),
+        ("confined_from_the_start", limits::confined_from_the_start),
+        ("new_root", limits::new_root),
+        ("no_room_for_files", limits::no_room_for_files),
         ("exec_itself", |case| execs::exec_itself(case, true)),
         ("exec_itself_plain", |case| execs::exec_itself(case, false)),
         ("exec_without_fork", execs::exec_without_fork),

@@ -1,4 +1,4 @@
-//! Processes that move to other places while they hold a stream: another root directory, other namespaces, no descriptors.
+//! Processes that move to other places while they hold a stream: other namespaces, no descriptors.
 
 use convoy_tests::kit::net::{self, Family};
 use convoy_tests::kit::stream::Stream;
@@ -43,13 +43,6 @@ fn own_connection() {
 fn leave(namespaces: i32) {
     // SAFETY: no memory is involved.
     let _ = unsafe { libc::unshare(namespaces) };
-}
-
-pub(crate) fn other_root(case: &mut Case) {
-    child_that(case, || {
-        // SAFETY: terminated paths.
-        let _ = unsafe { (libc::chroot(c"/sys".as_ptr()), libc::chdir(c"/".as_ptr())) };
-    });
 }
 
 pub(crate) fn other_mounts(case: &mut Case) {

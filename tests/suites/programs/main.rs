@@ -3,9 +3,17 @@
 //! A program that is not installed fails its test with a line that says what to install.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod haproxy;
+mod java;
 mod memcached;
 mod network;
 mod nginx;
+mod node;
 mod postgres;
 mod python;
 mod redis;
+mod redis_cluster;
+mod rsync;
+mod ssh;
+mod tls;
+mod web;
