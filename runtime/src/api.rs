@@ -344,6 +344,7 @@ pub fn before_identity_change() {
 
 /// Once, when the library is loaded. Reads the settings; opens nothing.
 pub fn start() {
+    sys::find_clock();
     config::load();
     fork::start();
     sys::at_thread_end(bell::at_thread_end);

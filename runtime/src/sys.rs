@@ -24,10 +24,12 @@ macro_rules! call {
 }
 
 mod cancel;
+mod clock;
 mod epoll;
 mod signals;
 mod unix;
 pub use cancel::*;
+pub use clock::*;
 pub use epoll::*;
 pub use signals::*;
 pub use unix::*;
@@ -312,14 +314,6 @@ pub fn futex_wait(word: &core::sync::atomic::AtomicU32, expected: u32, timeout: 
 /// futex(FUTEX_WAKE), process-shared.
 pub fn futex_wake(word: &core::sync::atomic::AtomicU32, count: u32) {
     let _ = call!(futex, word.as_ptr(), libc::FUTEX_WAKE, count, 0, 0, 0);
-}
-
-/// Nanoseconds of CLOCK_MONOTONIC, through the vDSO (libc does not touch errno here).
-pub fn now_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is writable; CLOCK_MONOTONIC always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// The path with which execve(2) was called (AT_EXECFN of getauxval(3)); a link is not followed.
