@@ -264,6 +264,21 @@ pub unsafe fn before_setsockopt(fd: c_int, level: c_int, name: c_int, value: *co
     options::before_set(fd, level, name);
 }
 
+/// Before the real getsockopt on a tracked descriptor: one option reads the stream.
+pub fn before_getsockopt(fd: c_int, level: c_int, name: c_int) {
+    options::before_get(fd, level, name);
+}
+
+/// Before fcntl(F_SETFL) with O_ASYNC, or ioctl FIOASYNC, on a tracked descriptor.
+pub fn before_signals(fd: c_int) {
+    options::before_signals(fd);
+}
+
+/// ioctl SIOCATMARK on a tracked descriptor, where the kernel's answer would be wrong.
+pub fn at_mark(fd: c_int) -> Handled {
+    options::at_mark(fd)
+}
+
 /// After a successful real getsockopt on a tracked descriptor: adds what went through the channel (TCP_INFO).
 ///
 /// # Safety

@@ -177,13 +177,6 @@ pub unsafe fn getsockopt<T>(fd: c_int, level: c_int, name: c_int, value: &mut T)
     Ok(length as usize)
 }
 
-/// Whether an option of the socket level is on.
-pub fn has_option(fd: c_int, name: c_int) -> bool {
-    let mut value: c_int = 0;
-    // SAFETY: a plain integer.
-    unsafe { getsockopt(fd, libc::SOL_SOCKET, name, &mut value) }.is_ok() && value != 0
-}
-
 /// setsockopt from a plain value.
 pub fn setsockopt<T>(fd: c_int, level: c_int, name: c_int, value: &T) -> Answer<()> {
     call!(setsockopt, fd, level, name, value as *const T, size_of::<T>()).map(drop)
