@@ -179,6 +179,16 @@ pub unsafe fn receive(fd: c_int, parts: *const libc::iovec, count: usize, flags:
     unsafe { stream::receive(fd, parts, count, flags) }
 }
 
+/// recvmsg with room for control data on a tracked descriptor: the whole call, where the kernel has some to give because
+/// of an option that has led the stream back to it.
+///
+/// # Safety
+/// `message` is valid.
+pub unsafe fn receive_with_control(fd: c_int, message: *mut libc::msghdr, flags: c_int) -> Handled {
+    // SAFETY: the caller's promise.
+    unsafe { stream::receive_with_control(fd, message, flags) }
+}
+
 /// sendfile(out, in, offset, count); either side may be tracked.
 ///
 /// # Safety

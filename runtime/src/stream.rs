@@ -2,6 +2,8 @@
 
 mod receive;
 
+pub use receive::receive_with_control;
+
 use crate::api::Handled;
 use crate::channel::send::Sent;
 use crate::channel::{Channel, Trouble};

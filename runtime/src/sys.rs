@@ -155,6 +155,14 @@ pub unsafe fn recvmsg(fd: c_int, parts: *const libc::iovec, count: usize, flags:
     call!(recvmsg, fd, &mut message as *mut libc::msghdr, flags)
 }
 
+/// recvmsg(2) with all that a message may have.
+///
+/// # Safety
+/// As recvmsg(2) wants it.
+pub unsafe fn receive_message(fd: c_int, message: *mut libc::msghdr, flags: c_int) -> Answer<usize> {
+    call!(recvmsg, fd, message, flags)
+}
+
 fn message(parts: *const libc::iovec, count: usize) -> libc::msghdr {
     // SAFETY: msghdr is integers and pointers, all zero is a valid value.
     let mut message: libc::msghdr = unsafe { core::mem::zeroed() };
