@@ -34,13 +34,20 @@ const DEMOTING: [(i32, i32, i32); 15] = [
     (libc::IPPROTO_TCP, TCP_INQ, 0),
     (libc::IPPROTO_TCP, TCP_TX_DELAY, 0),
 ];
-/// The same, of the socket level, but without a value to compare.
-const FILTERS: [i32; 2] = [libc::SO_ATTACH_FILTER, libc::SO_ATTACH_BPF];
+/// The same, but without a value to compare: filters, and a policy of IPsec, which wants every byte in a packet.
+const DEMOTING_WHEN_SET: [(i32, i32); 6] = [
+    (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
+    (libc::SOL_SOCKET, libc::SO_ATTACH_BPF),
+    (libc::IPPROTO_IP, libc::IP_IPSEC_POLICY),
+    (libc::IPPROTO_IP, libc::IP_XFRM_POLICY),
+    (libc::IPPROTO_IPV6, libc::IPV6_IPSEC_POLICY),
+    (libc::IPPROTO_IPV6, libc::IPV6_XFRM_POLICY),
+];
 
 /// Before the program's setsockopt.
 pub fn before_set(fd: i32, level: i32, name: i32) {
     let listed = DEMOTING.iter().any(|&(its_level, its_name, _)| (its_level, its_name) == (level, name));
-    if listed || level == libc::SOL_SOCKET && FILTERS.contains(&name) {
+    if listed || DEMOTING_WHEN_SET.contains(&(level, name)) {
         demote::demote(fd, Reason::Option);
     }
 }
@@ -60,10 +67,9 @@ pub fn before_signals(fd: i32) {
 /// Whether a connection has such an option from the time before Convoy followed it: set before connect(2), or inherited
 /// from the listening socket.
 pub fn needs_kernel(fd: i32) -> bool {
+    // An option that this kernel does not know has not been set.
     let changed = |&(level, name, usual): &(i32, i32, i32)| {
-        let mut value = 0i32;
-        // SAFETY: a plain integer. An unknown option has not been set.
-        unsafe { sys::getsockopt(fd, level, name, &mut value) }.is_ok() && value != usual
+        sys::option(fd, level, name).is_ok_and(|value| value != usual)
     };
     DEMOTING.iter().any(changed) || is_filtered(fd) || signals(fd)
 }

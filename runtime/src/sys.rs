@@ -185,6 +185,13 @@ pub unsafe fn getsockopt<T>(fd: c_int, level: c_int, name: c_int, value: &mut T)
     Ok(length as usize)
 }
 
+/// The value of an option that is an integer.
+pub fn option(fd: c_int, level: c_int, name: c_int) -> Answer<c_int> {
+    let mut value: c_int = 0;
+    // SAFETY: a plain integer.
+    unsafe { getsockopt(fd, level, name, &mut value) }.map(|_| value)
+}
+
 /// setsockopt from a plain value.
 pub fn setsockopt<T>(fd: c_int, level: c_int, name: c_int, value: &T) -> Answer<()> {
     call!(setsockopt, fd, level, name, value as *const T, size_of::<T>()).map(drop)
