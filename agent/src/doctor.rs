@@ -27,6 +27,8 @@ pub(crate) enum Verdict {
     Note,
     /// Rules acceleration out.
     No,
+    /// The same, and the program does not even start when the library is preloaded.
+    Never,
 }
 
 /// One thing that was looked at.
@@ -56,19 +58,44 @@ impl Findings {
         self.add(Verdict::No, topic, text.into());
     }
 
+    pub(crate) fn never(&mut self, topic: &'static str, text: impl Into<String>) {
+        self.add(Verdict::Never, topic, text.into());
+    }
+
     fn add(&mut self, verdict: Verdict, topic: &'static str, text: String) {
         self.0.push(Finding { verdict, topic, text });
     }
 
     fn good(&self) -> bool {
-        self.0.iter().all(|finding| finding.verdict != Verdict::No)
+        self.0.iter().all(|finding| !finding.rules_out())
     }
 }
 
-/// Why a program would not be accelerated, in words; `None` if it would be, or cannot be found.
-pub(crate) fn obstacle(program: &Path) -> Option<String> {
-    let (_, findings) = program::examine(program).ok()?;
-    findings.0.into_iter().find(|finding| finding.verdict == Verdict::No).map(|finding| finding.text)
+impl Finding {
+    fn rules_out(&self) -> bool {
+        matches!(self.verdict, Verdict::No | Verdict::Never)
+    }
+}
+
+/// What `convoy run` has to know of a program; nothing of one that cannot be found.
+#[derive(Default)]
+pub(crate) struct Prospects {
+    /// Why it would not be accelerated, in words.
+    pub(crate) obstacle: Option<String>,
+    /// It does not start with the library.
+    pub(crate) unloadable: bool,
+    /// It was compiled with AddressSanitizer, whose library looks whether it is the first.
+    pub(crate) address_sanitizer: bool,
+}
+
+pub(crate) fn prospects(program: &Path) -> Prospects {
+    let Ok((_, findings)) = program::examine(program) else { return Prospects::default() };
+    let about = |topic| findings.0.iter().any(|finding| finding.topic == topic);
+    Prospects {
+        unloadable: findings.0.iter().any(|finding| finding.verdict == Verdict::Never),
+        address_sanitizer: about(program::ADDRESS_SANITIZER),
+        obstacle: findings.0.into_iter().find(Finding::rules_out).map(|finding| finding.text),
+    }
 }
 
 pub(crate) fn doctor(options: &Doctor) -> Outcome {
@@ -135,7 +162,7 @@ fn word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Fine => "ok",
         Verdict::Note => "note",
-        Verdict::No => "NO",
+        Verdict::No | Verdict::Never => "NO",
     }
 }
 

@@ -5,11 +5,12 @@
 mod agent;
 
 use crate::cli::Run;
-use crate::{Failure, Outcome, doctor};
+use crate::doctor::{self, Prospects};
+use crate::{Failure, Outcome};
 use convoy_runtime::config::{self, LogLevel, Settings, VARIABLES};
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,6 +24,11 @@ const NOT_FOUND: u8 = 127;
 
 const LIBRARY: &str = "libconvoy.so";
 const PRELOAD: &str = "LD_PRELOAD";
+/// Options of AddressSanitizer.
+const SANITIZER: &str = "ASAN_OPTIONS";
+/// Libraries that have to stay in front: sanitizers look whether they are, and libfaketime stretches the time limits of the
+/// calls that it sees first.
+const FIRST: [&str; 6] = ["libasan", "liblsan", "libtsan", "libubsan", "libclang_rt.", "libfaketime"];
 
 /// Replaces this process by the program; returns only if that fails.
 pub(crate) fn run(options: &Run) -> Outcome {
@@ -32,11 +38,21 @@ pub(crate) fn run(options: &Run) -> Outcome {
         return Err(Failure::new(FAILED, "which program shall run?"));
     };
     let effective = effective(&settings);
-    warn_of_obstacle(Path::new(program), &effective);
+    let prospects = doctor::prospects(Path::new(program));
+    warn_of_obstacle(Path::new(program), &effective, &prospects);
     agent::ensure(&effective, &settings);
     let mut command = Command::new(program);
     command.args(arguments).envs(settings);
-    command.env(PRELOAD, preload(&library, std::env::var_os(PRELOAD).as_deref()));
+    let existing = std::env::var_os(PRELOAD);
+    if prospects.unloadable {
+        let rest = existing.map(|list| without(&library, &list)).filter(|list| !list.is_empty());
+        command.env_remove(PRELOAD).envs(rest.map(|list| (PRELOAD, list)));
+    } else {
+        command.env(PRELOAD, preload(&library, existing.as_deref()));
+    }
+    if prospects.address_sanitizer {
+        command.env(SANITIZER, any_order(std::env::var_os(SANITIZER)));
+    }
     let error = command.exec();
     let status = if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
     let reason = error.to_string();
@@ -52,9 +68,9 @@ fn effective(given: &[(String, String)]) -> Settings {
 }
 
 /// Says so if the library cannot have any effect in the program, unless CONVOY_LOG wants no warnings.
-fn warn_of_obstacle(program: &Path, settings: &Settings) {
+fn warn_of_obstacle(program: &Path, settings: &Settings, prospects: &Prospects) {
     if settings.log >= LogLevel::Warn
-        && let Some(reason) = doctor::obstacle(program)
+        && let Some(reason) = &prospects.obstacle
     {
         eprintln!("convoy: warn: '{}' will not be accelerated: {reason}", program.display());
     }
@@ -125,19 +141,45 @@ fn installed() -> Result<PathBuf, Failure> {
     })
 }
 
-/// LD_PRELOAD with the library in front of what is there, unless it is there.
+/// LD_PRELOAD with the library in front of what is there, unless it is there; behind what has to be first.
 fn preload(library: &Path, existing: Option<&OsStr>) -> OsString {
     let Some(existing) = existing.filter(|list| !list.is_empty()) else {
         return library.into();
     };
-    let mut entries = existing.as_bytes().split(|byte| matches!(byte, b' ' | b':'));
-    if entries.any(|entry| entry == library.as_os_str().as_bytes()) {
+    if entries(existing).any(|entry| entry == library.as_os_str().as_bytes()) {
         return existing.to_owned();
     }
-    let mut list = OsString::from(library);
-    list.push(":");
-    list.push(existing);
-    list
+    let first = entries(existing).filter(|entry| stays_first(entry));
+    let last = entries(existing).filter(|entry| !stays_first(entry));
+    join(first.chain([library.as_os_str().as_bytes()]).chain(last))
+}
+
+/// LD_PRELOAD without the library.
+fn without(library: &Path, existing: &OsStr) -> OsString {
+    join(entries(existing).filter(|entry| *entry != library.as_os_str().as_bytes()))
+}
+
+fn entries(list: &OsStr) -> impl Iterator<Item = &[u8]> {
+    list.as_bytes().split(|byte| matches!(byte, b' ' | b':')).filter(|entry| !entry.is_empty())
+}
+
+fn join<'a>(entries: impl Iterator<Item = &'a [u8]>) -> OsString {
+    OsString::from_vec(entries.collect::<Vec<_>>().join(&b':'))
+}
+
+fn stays_first(entry: &[u8]) -> bool {
+    let name = entry.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    FIRST.iter().any(|first| name.starts_with(first.as_bytes()))
+}
+
+/// Options of AddressSanitizer with which its library need not be the first; what the user has said wins.
+fn any_order(given: Option<OsString>) -> OsString {
+    let mut options = OsString::from("verify_asan_link_order=0");
+    if let Some(given) = given.filter(|given| !given.is_empty()) {
+        options.push(":");
+        options.push(given);
+    }
+    options
 }
 
 #[cfg(test)]
@@ -170,7 +212,23 @@ mod tests {
         let library = Path::new("/x/libconvoy.so");
         assert_eq!(preload(library, None), "/x/libconvoy.so");
         assert_eq!(preload(library, Some(OsStr::new(""))), "/x/libconvoy.so");
-        assert_eq!(preload(library, Some(OsStr::new("a.so b.so"))), "/x/libconvoy.so:a.so b.so");
+        assert_eq!(preload(library, Some(OsStr::new("a.so b.so"))), "/x/libconvoy.so:a.so:b.so");
         assert_eq!(preload(library, Some(OsStr::new("a.so /x/libconvoy.so"))), "a.so /x/libconvoy.so");
+    }
+
+    #[test]
+    fn what_has_to_be_first_stays_first() {
+        let library = Path::new("/x/libconvoy.so");
+        let list = preload(library, Some(OsStr::new("a.so:/y/libasan.so.8")));
+        assert_eq!(list, "/y/libasan.so.8:/x/libconvoy.so:a.so");
+        let list = preload(library, Some(OsStr::new("libfaketime.so.1 b.so")));
+        assert_eq!(list, "libfaketime.so.1:/x/libconvoy.so:b.so");
+    }
+
+    #[test]
+    fn the_library_can_be_left_out() {
+        let library = Path::new("/x/libconvoy.so");
+        assert_eq!(without(library, OsStr::new("/x/libconvoy.so")), "");
+        assert_eq!(without(library, OsStr::new("a.so /x/libconvoy.so:b.so")), "a.so:b.so");
     }
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Scratch, compile, convoy, library, text};
+use common::{Scratch, compile, compile_by, convoy, library, text};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -106,6 +106,59 @@ fn other_libcs_and_processors_are_refused() {
 }
 
 #[test]
+fn musl_programs_run_without_the_library() {
+    let scratch = Scratch::new("musl");
+    let program = scratch.path("program");
+    let source = "#include <stdio.h>\n#include <stdlib.h>\nint main(void) { char *list = getenv(\"LD_PRELOAD\"); \
+                  puts(list ? list : \"none\"); return 7; }\n";
+    compile_by("musl-gcc", source, &program, &[]);
+    refused(&program, "it uses musl");
+    let run = |preload: &str| {
+        let mut command = convoy();
+        command.args(["run", "--library"]).arg(library()).arg(&program).env("LD_PRELOAD", preload);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
+        let error = text(&output.stderr);
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(error.contains("will not be accelerated: it uses musl"), "{error}");
+        text(&output.stdout)
+    };
+    assert_eq!(run(""), "none\n");
+    // As in a shell that itself runs under Convoy.
+    assert_eq!(run(library().to_str().unwrap()), "none\n");
+    let script = scratch.path("script");
+    fs::write(&script, format!("#!{}\n", program.display())).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    refused(&script, "it uses musl");
+}
+
+#[test]
+fn address_sanitizer_need_not_be_first() {
+    let scratch = Scratch::new("asan");
+    let program = scratch.path("program");
+    let source = "#include <stdio.h>\n#include <stdlib.h>\nint main(void) { return puts(getenv(\"ASAN_OPTIONS\")) < 0; }\n";
+    compile(source, &program, &["-fsanitize=address"]);
+    let (status, findings) = doctor(&program);
+    assert_eq!(status, 0, "{findings}");
+    assert!(findings.contains("verify_asan_link_order=0"), "{findings}");
+    let mut command = convoy();
+    command.args(["run", "--library"]).arg(library()).arg(&program).env("ASAN_OPTIONS", "detect_leaks=0");
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "verify_asan_link_order=0:detect_leaks=0\n");
+}
+
+#[test]
+fn thread_sanitizer_gets_a_note() {
+    let scratch = Scratch::new("tsan");
+    let program = scratch.path("program");
+    compile(PROGRAM, &program, &["-fsanitize=thread"]);
+    let (status, findings) = doctor(&program);
+    assert_eq!(status, 0, "{findings}");
+    assert!(findings.contains("ignore_noninstrumented_modules=1"), "{findings}");
+}
+
+#[test]
 fn what_is_no_program_is_refused() {
     let scratch = Scratch::new("none");
     let file = scratch.path("file");
@@ -153,6 +206,9 @@ fn programs_that_gain_rights_are_refused() {
         refused(&program, "setuid to user 65534");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o2755)).unwrap();
         refused(&program, "setgid to group 65534");
+        let output = convoy().args(["run", "--library"]).arg(library()).arg(&program).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "it runs all the same");
+        assert!(text(&output.stderr).contains("setgid to group 65534"), "and the user is told");
     } else {
         // Without the right to give files away, a system program has to do.
         refused(Path::new("/bin/su"), "setuid to user 0");

@@ -189,6 +189,16 @@ pub unsafe fn receive(fd: c_int, parts: *const libc::iovec, count: usize, flags:
     unsafe { stream::receive(fd, parts, count, flags) }
 }
 
+/// recvmsg with room for control data on a tracked descriptor: the whole call, where the kernel has some to give because
+/// of an option that has led the stream back to it.
+///
+/// # Safety
+/// `message` is valid.
+pub unsafe fn receive_with_control(fd: c_int, message: *mut libc::msghdr, flags: c_int) -> Handled {
+    // SAFETY: the caller's promise.
+    unsafe { stream::receive_with_control(fd, message, flags) }
+}
+
 /// sendfile(out, in, offset, count); either side may be tracked.
 ///
 /// # Safety
@@ -272,6 +282,21 @@ pub unsafe fn epoll_wait(
 pub unsafe fn before_setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: u32) {
     let _ = (value, length);
     options::before_set(fd, level, name);
+}
+
+/// Before the real getsockopt on a tracked descriptor: one option reads the stream.
+pub fn before_getsockopt(fd: c_int, level: c_int, name: c_int) {
+    options::before_get(fd, level, name);
+}
+
+/// Before fcntl(F_SETFL) with O_ASYNC, or ioctl FIOASYNC, on a tracked descriptor.
+pub fn before_signals(fd: c_int) {
+    options::before_signals(fd);
+}
+
+/// ioctl SIOCATMARK on a tracked descriptor, where the kernel's answer would be wrong.
+pub fn at_mark(fd: c_int) -> Handled {
+    options::at_mark(fd)
 }
 
 /// After a successful real getsockopt on a tracked descriptor: adds what went through the channel (TCP_INFO).
@@ -372,6 +397,7 @@ pub fn before_chroot() {
 
 /// Once, when the library is loaded. Reads the settings; opens nothing.
 pub fn start() {
+    sys::find_clock();
     config::load();
     fork::start();
     sys::at_thread_end(bell::at_thread_end);

@@ -20,6 +20,8 @@ pub struct Cursor {
     /// Bytes of the first part already done.
     offset: usize,
     remaining: usize,
+    /// False: only counted (MSG_TRUNC).
+    touched: bool,
 }
 
 impl Cursor {
@@ -49,7 +51,7 @@ impl Cursor {
         if remaining > isize::MAX as usize {
             return Err(libc::EINVAL);
         }
-        Ok(Self { parts, count, offset: 0, remaining })
+        Ok(Self { parts, count, offset: 0, remaining, touched })
     }
 
     /// Bytes between the position and the end.
@@ -76,6 +78,9 @@ impl Cursor {
     /// `source` is readable for `bytes`.
     #[inline]
     pub unsafe fn put(&mut self, source: *const u8, bytes: usize) -> usize {
+        if !self.touched {
+            return self.skip(bytes);
+        }
         self.each(bytes, |done, part, length| {
             // SAFETY: `part` is program memory of `length` bytes, the source has `bytes`.
             unsafe { core::ptr::copy_nonoverlapping(source.add(done), part, length) };

@@ -3,33 +3,87 @@
 
 use crate::api::{Handled, Reason};
 use crate::socket::{self, State};
-use crate::{demote, position, table};
+use crate::{demote, position, sys, table};
+use convoy_aggregator::path::Path;
 use core::ffi::c_void;
 
-/// SOL_SOCKET options that change what a read or write means and that the channel does not honour.
-const DEMOTING_SOCKET: [i32; 8] = [
-    libc::SO_RCVLOWAT,
-    libc::SO_TIMESTAMP,
-    libc::SO_TIMESTAMPNS,
-    libc::SO_TIMESTAMPING,
-    libc::SO_ZEROCOPY,
-    libc::SO_OOBINLINE,
-    libc::SO_ATTACH_FILTER,
-    libc::SO_ATTACH_BPF,
+const SO_TIMESTAMP_NEW: i32 = 63;
+const SO_TIMESTAMPNS_NEW: i32 = 64;
+const SO_TIMESTAMPING_NEW: i32 = 65;
+const TCP_ZEROCOPY_RECEIVE: i32 = 35;
+const TCP_INQ: i32 = 36;
+const TCP_TX_DELAY: i32 = 37;
+
+/// Options that need the kernel's data path because the channel does not honour them, with the value that they have when
+/// nobody has set them.
+const DEMOTING: [(i32, i32, i32); 15] = [
+    (libc::SOL_SOCKET, libc::SO_RCVLOWAT, 1),
+    (libc::SOL_SOCKET, libc::SO_OOBINLINE, 0),
+    (libc::SOL_SOCKET, libc::SO_PEEK_OFF, -1),
+    (libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, -1),
+    (libc::SOL_SOCKET, libc::SO_ZEROCOPY, 0),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMP, 0),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0),
+    (libc::SOL_SOCKET, libc::SO_TIMESTAMPING, 0),
+    (libc::SOL_SOCKET, SO_TIMESTAMP_NEW, 0),
+    (libc::SOL_SOCKET, SO_TIMESTAMPNS_NEW, 0),
+    (libc::SOL_SOCKET, SO_TIMESTAMPING_NEW, 0),
+    // kTLS and the like; the name of the protocol.
+    (libc::IPPROTO_TCP, libc::TCP_ULP, 0),
+    (libc::IPPROTO_TCP, libc::TCP_REPAIR, 0),
+    (libc::IPPROTO_TCP, TCP_INQ, 0),
+    (libc::IPPROTO_TCP, TCP_TX_DELAY, 0),
 ];
-/// The same of IPPROTO_TCP: kTLS (TCP_ULP), TCP_REPAIR, TCP_INQ, TCP_ZEROCOPY_RECEIVE.
-const DEMOTING_TCP: [i32; 4] = [libc::TCP_ULP, libc::TCP_REPAIR, 36, 35];
+/// The same, but without a value to compare: filters, and a policy of IPsec, which wants every byte in a packet.
+const DEMOTING_WHEN_SET: [(i32, i32); 6] = [
+    (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
+    (libc::SOL_SOCKET, libc::SO_ATTACH_BPF),
+    (libc::IPPROTO_IP, libc::IP_IPSEC_POLICY),
+    (libc::IPPROTO_IP, libc::IP_XFRM_POLICY),
+    (libc::IPPROTO_IPV6, libc::IPV6_IPSEC_POLICY),
+    (libc::IPPROTO_IPV6, libc::IPV6_XFRM_POLICY),
+];
 
 /// Before the program's setsockopt.
 pub fn before_set(fd: i32, level: i32, name: i32) {
-    let demotes = match level {
-        libc::SOL_SOCKET => DEMOTING_SOCKET.contains(&name),
-        libc::IPPROTO_TCP => DEMOTING_TCP.contains(&name),
-        _ => false,
-    };
-    if demotes {
+    let listed = DEMOTING.iter().any(|&(its_level, its_name, _)| (its_level, its_name) == (level, name));
+    if listed || DEMOTING_WHEN_SET.contains(&(level, name)) {
         demote::demote(fd, Reason::Option);
     }
+}
+
+/// Before the program's getsockopt: one of them reads the stream.
+pub fn before_get(fd: i32, level: i32, name: i32) {
+    if (level, name) == (libc::IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE) {
+        demote::demote(fd, Reason::Option);
+    }
+}
+
+/// Before fcntl(F_SETFL) or ioctl(FIOASYNC): what comes through the channel gives no signal.
+pub fn before_signals(fd: i32) {
+    demote::demote(fd, Reason::Option);
+}
+
+/// Whether a connection has such an option from the time before Convoy followed it: set before connect(2), or inherited
+/// from the listening socket.
+pub fn needs_kernel(fd: i32) -> bool {
+    // An option that this kernel does not know has not been set.
+    let changed = |&(level, name, usual): &(i32, i32, i32)| {
+        sys::option(fd, level, name).is_ok_and(|value| value != usual)
+    };
+    DEMOTING.iter().any(changed) || is_filtered(fd) || signals(fd)
+}
+
+/// SO_GET_FILTER: asked with no room it tells how many instructions there are; what is no classic filter gives EACCES.
+fn is_filtered(fd: i32) -> bool {
+    // SAFETY: nothing is written.
+    let filter = unsafe { sys::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &mut ()) };
+    matches!(filter, Ok(1..) | Err(libc::EACCES))
+}
+
+/// Whether the program wants signals when something arrives (O_ASYNC of fcntl(2)).
+fn signals(fd: i32) -> bool {
+    sys::fcntl(fd, libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_ASYNC != 0)
 }
 
 /// After a successful getsockopt: TCP_INFO counts what went through the channel too.
@@ -55,6 +109,14 @@ pub unsafe fn after_get(fd: i32, level: i32, name: i32, value: *mut c_void, leng
             }
         }
     }
+}
+
+/// SIOCATMARK: the kernel, which keeps the mark, does not know of bytes before it that came through the channel.
+pub fn at_mark(fd: i32) -> Handled {
+    let (channel, slot) = promoted(fd)?;
+    let _ = channel.sort();
+    let before = channel.receive_path(slot, fd) == Ok(Path::Channel) && channel.has_bytes(slot);
+    before.then_some(Ok(0))
 }
 
 /// FIONREAD: what can be read at once.

@@ -55,6 +55,8 @@ pub struct Socket {
     pub limited: AtomicBool,
     /// The agent was asked for a connection within this host.
     pub asked: AtomicBool,
+    /// The candidate's options were looked at, because the program wants control data.
+    pub options_seen: AtomicBool,
     /// Something was received since the last send: kept for streams to other hosts.
     pub answered: AtomicBool,
     /// The program has ended what this end sends (shutdown(2)). SeqCst, as is the state: either that thread finds the stream,
@@ -228,6 +230,7 @@ impl Socket {
         self.over.store(false, Ordering::Relaxed);
         self.shut.store(false, Ordering::Relaxed);
         self.asked.store(false, Ordering::Relaxed);
+        self.options_seen.store(false, Ordering::Relaxed);
         self.limited.store(false, Ordering::Relaxed);
         self.returned.store(false, Ordering::Relaxed);
         self.looked.store(0, Ordering::Relaxed);
@@ -396,11 +399,7 @@ impl Socket {
 
 /// Whether a new descriptor is a TCP socket (SO_DOMAIN, SO_PROTOCOL of socket(7)).
 pub fn is_tcp(fd: i32) -> bool {
-    let option = |name: i32| {
-        let mut value = 0i32;
-        // SAFETY: a plain integer.
-        unsafe { sys::getsockopt(fd, libc::SOL_SOCKET, name, &mut value) }.map(|_| value)
-    };
+    let option = |name: i32| sys::option(fd, libc::SOL_SOCKET, name);
     option(libc::SO_PROTOCOL) == Ok(libc::IPPROTO_TCP)
         && matches!(option(libc::SO_DOMAIN), Ok(libc::AF_INET | libc::AF_INET6))
 }

@@ -2,6 +2,8 @@
 
 mod receive;
 
+pub use receive::receive_with_control;
+
 use crate::api::Handled;
 use crate::channel::send::Sent;
 use crate::channel::{Channel, Trouble};
@@ -15,7 +17,10 @@ use core::sync::atomic::Ordering;
 /// Parts of one kernel call; more are left to the next.
 const PARTS: usize = 64;
 /// Flags that only the kernel's own data path can honour.
-const KERNEL_ONLY: i32 = libc::MSG_OOB | libc::MSG_ERRQUEUE | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN;
+const KERNEL_ONLY: i32 =
+    libc::MSG_OOB | libc::MSG_ERRQUEUE | libc::MSG_ZEROCOPY | libc::MSG_FASTOPEN | MSG_SOCK_DEVMEM;
+/// Bytes in the memory of a device.
+const MSG_SOCK_DEVMEM: i32 = 0x200_0000;
 
 /// A connection that a call is about.
 struct Call<'a> {

@@ -24,11 +24,13 @@ macro_rules! call {
 }
 
 mod cancel;
+mod clock;
 mod epoll;
 mod files;
 mod signals;
 mod unix;
 pub use cancel::*;
+pub use clock::*;
 pub use epoll::*;
 pub use files::*;
 pub use signals::*;
@@ -146,6 +148,14 @@ pub unsafe fn recvmsg(fd: c_int, parts: *const libc::iovec, count: usize, flags:
     call!(recvmsg, fd, &mut message as *mut libc::msghdr, flags)
 }
 
+/// recvmsg(2) with all that a message may have.
+///
+/// # Safety
+/// As recvmsg(2) wants it.
+pub unsafe fn receive_message(fd: c_int, message: *mut libc::msghdr, flags: c_int) -> Answer<usize> {
+    call!(recvmsg, fd, message, flags)
+}
+
 fn message(parts: *const libc::iovec, count: usize) -> libc::msghdr {
     // SAFETY: msghdr is integers and pointers, all zero is a valid value.
     let mut message: libc::msghdr = unsafe { core::mem::zeroed() };
@@ -168,11 +178,11 @@ pub unsafe fn getsockopt<T>(fd: c_int, level: c_int, name: c_int, value: &mut T)
     Ok(length as usize)
 }
 
-/// Whether an option of the socket level is on.
-pub fn has_option(fd: c_int, name: c_int) -> bool {
+/// The value of an option that is an integer.
+pub fn option(fd: c_int, level: c_int, name: c_int) -> Answer<c_int> {
     let mut value: c_int = 0;
     // SAFETY: a plain integer.
-    unsafe { getsockopt(fd, libc::SOL_SOCKET, name, &mut value) }.is_ok() && value != 0
+    unsafe { getsockopt(fd, level, name, &mut value) }.map(|_| value)
 }
 
 /// setsockopt from a plain value.
@@ -305,14 +315,6 @@ pub fn futex_wait(word: &core::sync::atomic::AtomicU32, expected: u32, timeout: 
 /// futex(FUTEX_WAKE), process-shared.
 pub fn futex_wake(word: &core::sync::atomic::AtomicU32, count: u32) {
     let _ = call!(futex, word.as_ptr(), libc::FUTEX_WAKE, count, 0, 0, 0);
-}
-
-/// Nanoseconds of CLOCK_MONOTONIC, through the vDSO (libc does not touch errno here).
-pub fn now_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is writable; CLOCK_MONOTONIC always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// The path with which execve(2) was called (AT_EXECFN of getauxval(3)); a link is not followed.

@@ -131,6 +131,51 @@ mod connecting {
     );
 }
 
+mod options {
+    /// Cases whose connections have an option that leaves them to the kernel from the start.
+    const KERNEL_ONLY: &[&str] = &["inherited", "set_before_connect", "signal_driven_early"];
+
+    fn check(program: &str, case: &str) -> convoy_tests::Check {
+        let check = convoy_tests::Check::new(program, case);
+        match case {
+            // The very first call leads to the channel.
+            "corked_before_the_channel" => check.set("CONVOY_PROMOTE_AFTER", "0"),
+            _ if KERNEL_ONLY.contains(&case) => check.plain(),
+            _ => check,
+        }
+    }
+
+    convoy_tests::cases!(
+        "options",
+        check,
+        [
+            kept_by_the_kernel,
+            owners_and_queues,
+            flags_without_meaning,
+            peek_and_truncate,
+            linger,
+            little_send_room,
+            pacing,
+            corked_before_the_channel,
+            time_stamps,
+            in_queue,
+            peek_offset,
+            zero_copy_receive,
+            zero_copy_send,
+            inherited,
+            set_before_connect,
+            fast_open,
+            deferred_accept,
+            signed,
+            signal_driven,
+            signal_driven_by_ioctl,
+            signal_driven_early,
+            urgent_mark,
+            urgent_inline,
+        ]
+    );
+}
+
 mod pressure {
     convoy_tests::cases!(
         "pressure",

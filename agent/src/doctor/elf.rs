@@ -1,7 +1,7 @@
 //! What an ELF file says about how its program will be started.
 
 use object::elf::{ET_DYN, ET_EXEC, FileHeader32, FileHeader64, Machine, NoteType, SHT_DYNSYM};
-use object::read::elf::{FileHeader, ProgramHeader, Sym};
+use object::read::elf::{FileHeader, ProgramHeader, SectionTable, Sym};
 use object::read::{ReadCache, ReadRef};
 use object::{Endianness, FileKind};
 use std::fs::File;
@@ -23,6 +23,26 @@ pub(super) struct Facts {
     pub(super) go: bool,
     /// Whether it calls the socket functions itself; `None` if its symbols cannot be read.
     pub(super) sockets: Option<bool>,
+    /// Whose library it is compiled for.
+    pub(super) sanitizer: Option<Sanitizer>,
+}
+
+/// A checker that the compiler builds in, in a library of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sanitizer {
+    Address,
+    Thread,
+}
+
+impl Sanitizer {
+    /// By the function with which the program starts it.
+    fn started_by(name: &[u8]) -> Option<Self> {
+        match name {
+            b"__asan_init" => Some(Self::Address),
+            b"__tsan_init" => Some(Self::Thread),
+            _ => None,
+        }
+    }
 }
 
 /// Reads a file.
@@ -67,14 +87,28 @@ where
     go |= sections
         .as_ref()
         .is_some_and(|all| names.iter().any(|name| all.section_by_name(endian, name).is_some()));
-    let sockets = sections.and_then(|all| {
-        let symbols = all.symbols(endian, data, SHT_DYNSYM).ok()?;
-        let mut imported = symbols.iter().filter(|symbol| symbol.is_undefined(endian));
-        (!symbols.is_empty()).then(|| {
-            imported.any(|symbol| {
-                symbol.name(endian, symbols.strings()).is_ok_and(|name| SOCKET_CALLS.contains(&name))
-            })
-        })
-    });
-    Ok(Facts { bits, machine: header.e_machine(endian), interpreter, go, sockets })
+    let imports = sections.and_then(|all| imports(endian, data, &all)).filter(|names| !names.is_empty());
+    Ok(Facts {
+        bits,
+        machine: header.e_machine(endian),
+        interpreter,
+        go,
+        sockets: imports.as_ref().map(|names| names.iter().any(|name| SOCKET_CALLS.contains(name))),
+        sanitizer: imports.and_then(|names| names.into_iter().find_map(Sanitizer::started_by)),
+    })
+}
+
+/// The names of what the program takes from libraries.
+fn imports<'data, Header, Data>(
+    endian: Endianness,
+    data: Data,
+    sections: &SectionTable<'data, Header, Data>,
+) -> Option<Vec<&'data [u8]>>
+where
+    Header: FileHeader<Endian = Endianness>,
+    Data: ReadRef<'data>,
+{
+    let symbols = sections.symbols(endian, data, SHT_DYNSYM).ok()?;
+    let undefined = symbols.iter().filter(|symbol| symbol.is_undefined(endian));
+    Some(undefined.filter_map(|symbol| symbol.name(endian, symbols.strings()).ok()).collect())
 }

@@ -1,6 +1,7 @@
 //! Whether LD_PRELOAD takes effect in a program: its kind, its interpreter and its privileges.
 
-use super::{Findings, elf};
+use super::Findings;
+use super::elf::{self, Sanitizer};
 use crate::Failure;
 use crate::cli::USAGE;
 use object::elf::{EM_386, EM_AARCH64, EM_ARM, EM_RISCV, EM_X86_64, Machine};
@@ -17,6 +18,9 @@ const DEEPEST: usize = 5;
 const FIRST_LINE: u64 = 256;
 
 const OWN_MACHINE: Machine = if cfg!(target_arch = "x86_64") { EM_X86_64 } else { EM_AARCH64 };
+/// Topics of what is said about sanitizers.
+pub(super) const ADDRESS_SANITIZER: &str = "AddressSanitizer";
+const THREAD_SANITIZER: &str = "ThreadSanitizer";
 const OWN_LIBC: &str = if cfg!(target_env = "musl") { "musl" } else { "glibc" };
 
 /// The path of a program, and what there is to say about it.
@@ -108,7 +112,7 @@ fn binary(file: File, findings: &mut Findings) {
     if facts.bits == 64 && facts.machine == OWN_MACHINE {
         findings.fine("processor", kind);
     } else {
-        findings.no(
+        findings.never(
             "processor",
             format!("it is made for {kind}, libconvoy.so for 64-bit {}", machine(OWN_MACHINE)),
         );
@@ -123,6 +127,9 @@ fn binary(file: File, findings: &mut Findings) {
         return findings.no("linking", "it is statically linked: LD_PRELOAD has no effect");
     };
     linking(&interpreter, findings);
+    if let Some(kind) = facts.sanitizer {
+        sanitizer(kind, findings);
+    }
     if facts.sockets == Some(false) {
         findings.note("sockets", "it makes no socket calls itself; libraries or modules that it loads may");
     }
@@ -137,8 +144,25 @@ fn linking(interpreter: &str, findings: &mut Findings) {
         findings.fine("linking", format!("dynamically linked, {OWN_LIBC} ({interpreter})"));
     } else {
         let libc = libc.unwrap_or("a libc that Convoy does not know");
-        findings
-            .no("linking", format!("it uses {libc} ({interpreter}), libconvoy.so is made for {OWN_LIBC}"));
+        let text = format!(
+            "it uses {libc} ({interpreter}), libconvoy.so is made for {OWN_LIBC}: with that in LD_PRELOAD it does not \
+             start ('convoy run' leaves it out)"
+        );
+        findings.never("linking", text);
+    }
+}
+
+fn sanitizer(kind: Sanitizer, findings: &mut Findings) {
+    match kind {
+        Sanitizer::Address => findings.note(
+            ADDRESS_SANITIZER,
+            "its library wants to be the first: 'convoy run' sets ASAN_OPTIONS=verify_asan_link_order=0, without which \
+             the program does not start",
+        ),
+        Sanitizer::Thread => findings.note(
+            THREAD_SANITIZER,
+            "set TSAN_OPTIONS=ignore_noninstrumented_modules=1, or it reports what goes on inside libconvoy.so",
+        ),
     }
 }
 

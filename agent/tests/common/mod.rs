@@ -56,8 +56,16 @@ impl Drop for Scratch {
 
 /// Compiles a C program.
 pub fn compile(source: &str, into: &Path, flags: &[&str]) {
+    compile_by("cc", source, into, flags);
+}
+
+/// The same with another compiler, or a line that says what to install.
+pub fn compile_by(compiler: &str, source: &str, into: &Path, flags: &[&str]) {
     let file = into.with_extension("c");
     fs::write(&file, source).unwrap();
-    let output = Command::new("cc").arg("-o").arg(into).arg(&file).args(flags).output().expect("cc");
+    let output = Command::new(compiler).arg("-o").arg(into).arg(&file).args(flags).output();
+    let output = output.unwrap_or_else(|_| {
+        panic!("no {compiler}: ./dev test installs it, or apt-get install gcc musl-tools")
+    });
     assert!(output.status.success(), "{}", text(&output.stderr));
 }

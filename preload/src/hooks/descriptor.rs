@@ -214,6 +214,9 @@ macro_rules! fcntl_hook {
     ($name:ident => $hook:ident) => {
         hook! {
             unsafe fn $name(fd: c_int, command: c_int, argument: usize) -> c_int => $hook {
+                if command == libc::F_SETFL && argument as c_int & libc::O_ASYNC != 0 && api::tracked(fd) {
+                    api::before_signals(fd);
+                }
                 let result = original!($name(fd, command, argument));
                 match command {
                     libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => copied(fd, result),

@@ -58,6 +58,12 @@ unsafe fn receive_message(fd: c_int, message: *mut msghdr, flags: c_int) -> Hand
     if flags & libc::MSG_ERRQUEUE != 0 || !pointer::plausible(message.msg_iov, message.msg_iovlen) {
         return None;
     }
+    if pointer::has_control(message)
+        // SAFETY: as above.
+        && let answer @ Some(_) = unsafe { api::receive_with_control(fd, message, flags) }
+    {
+        return answer;
+    }
     // SAFETY: as above.
     let answer = unsafe { api::receive(fd, message.msg_iov, message.msg_iovlen, flags) };
     if let Some(Ok(_)) = answer {

@@ -8,14 +8,20 @@ use redhook::hook;
 
 use crate::{errno, pointer};
 
+/// Whether the next byte to read is the urgent one.
+const SIOCATMARK: c_ulong = 0x8905;
+
 resolve! {
-    getsockopt setsockopt getsockname getpeername ioctl
+    getsockopt setsockopt getsockname getpeername ioctl sockatmark
 }
 
 hook! {
     unsafe fn getsockopt(
         fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut socklen_t
     ) -> c_int => on_getsockopt {
+        if api::tracked(fd) {
+            api::before_getsockopt(fd, level, name);
+        }
         let result = original!(getsockopt(fd, level, name, value, length));
         if result == 0 && api::tracked(fd) {
             // SAFETY: the kernel has just written `length` and that many bytes.
@@ -53,13 +59,32 @@ hook! {
 
 hook! {
     unsafe fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int => on_ioctl {
-        if request == libc::FIONREAD && api::tracked(fd) {
-            // SAFETY: FIONREAD's argument is a pointer to int.
-            let answer = unsafe { pointer::store_int(api::readable_bytes(fd), argument as *mut c_int) };
-            if let Some(result) = answer {
+        if api::tracked(fd) {
+            let answer = match request {
+                libc::FIONREAD => api::readable_bytes(fd),
+                SIOCATMARK => api::at_mark(fd),
+                _ => None,
+            };
+            // SAFETY: the argument of both is a pointer to int.
+            if let Some(result) = unsafe { pointer::store_int(answer, argument as *mut c_int) } {
                 return errno::int(result);
+            }
+            if request == libc::FIOASYNC {
+                api::before_signals(fd);
             }
         }
         original!(ioctl(fd, request, argument))
+    }
+}
+
+hook! {
+    // libc's own calls ioctl where no hook sees it.
+    unsafe fn sockatmark(fd: c_int) -> c_int => on_sockatmark {
+        if api::tracked(fd)
+            && let Some(result) = api::at_mark(fd)
+        {
+            return errno::int(result);
+        }
+        original!(sockatmark(fd))
     }
 }

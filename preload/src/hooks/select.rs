@@ -110,17 +110,9 @@ fn granted(entry: &pollfd) -> bool {
     (0..3).any(|set| wanted(set, entry.events) && entry.revents & GRANTS[set] != 0)
 }
 
-/// The time now, on the clock of timeouts.
-fn now() -> timespec {
-    let mut time = timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a local value.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-    time
-}
-
 /// The moment at which `timeout`, starting now, is over.
 pub(crate) fn deadline(timeout: &timespec) -> timespec {
-    let now = now();
+    let now = sys::now();
     let nanoseconds = now.tv_nsec.saturating_add(timeout.tv_nsec);
     timespec {
         tv_sec: now.tv_sec.saturating_add(timeout.tv_sec).saturating_add(nanoseconds / 1_000_000_000),
@@ -130,7 +122,7 @@ pub(crate) fn deadline(timeout: &timespec) -> timespec {
 
 /// The time left until `deadline`, zero when it is past.
 pub(crate) fn time_until(deadline: &timespec) -> timespec {
-    let now = now();
+    let now = sys::now();
     let mut left = timespec {
         tv_sec: deadline.tv_sec.saturating_sub(now.tv_sec),
         tv_nsec: deadline.tv_nsec - now.tv_nsec,

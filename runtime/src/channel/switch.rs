@@ -7,7 +7,7 @@ use crate::position::{self, Opener};
 use crate::shm::party::{KernelSend, Recovery, Sending};
 use crate::shm::segment::{READY, STAYS, SlotState};
 use crate::socket::{self, Socket};
-use crate::stats;
+use crate::{stats, sys};
 use convoy_aggregator::path::Path;
 use core::sync::atomic::{Ordering, fence};
 
@@ -31,6 +31,7 @@ impl Channel {
             return false;
         };
         self.announce(slot, number, sent);
+        push(fd);
         stats::process().switches_to_channel.add(1);
         true
     }
@@ -132,6 +133,19 @@ impl Channel {
     pub fn end_kernel_send(&self, slot: u32, call: KernelSend) {
         if self.party.stream(slot).leave_kernel_send(call) {
             self.own_line(slot).kernel_senders.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Bytes that the kernel holds back because more was to follow them (MSG_MORE, TCP_CORK, Nagle): what follows goes by the
+/// channel and must not be read before them, so they leave now. Setting TCP_NODELAY does that (tcp(7)).
+fn push(fd: i32) {
+    const SIOCOUTQNSD: u64 = 0x894b;
+    if sys::ioctl_int(fd, SIOCOUTQNSD).is_ok_and(|unsent| unsent > 0) {
+        let delays = sys::option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY) == Ok(0);
+        let _ = sys::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32);
+        if delays {
+            let _ = sys::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &0i32);
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::Channel;
 use crate::position;
 use crate::shm::party::Recovery;
+use crate::shm::segment::SlotState;
 use convoy_aggregator::path::Path;
 use core::sync::atomic::Ordering;
 
@@ -19,6 +20,20 @@ impl Channel {
         self.has_bytes(slot)
             && self.recovery(slot) != Recovery::Running
             && self.receive_path(slot, fd).is_ok_and(|path| path == Path::Channel)
+    }
+
+    /// Whether this end has gone back to the kernel for good, with all that it receives.
+    pub fn reads_kernel_for_good(&self, slot: u32, generation: u8, fd: i32) -> bool {
+        if self.own_line(slot).state(generation) != SlotState::WantsKernel {
+            return false;
+        }
+        let Ok(guard) = self.lock_receiving() else { return false };
+        let stream = guard.stream(slot);
+        if self.leads_to_agent() {
+            self.path_beneath(slot, fd, stream) == Ok((Path::Kernel, u64::MAX))
+        } else {
+            stream.recalled && !self.has_bytes(slot)
+        }
     }
 
     /// Bytes of a stream that can be read at once, on both paths.

@@ -5,18 +5,61 @@
 
 use super::layout::{Header, Page};
 use crate::sys;
-use core::ffi::c_char;
-use core::ptr::{null_mut, without_provenance_mut};
-use core::sync::atomic::{AtomicPtr, Ordering};
-use std::ffi::{CStr, CString};
+use core::cell::UnsafeCell;
+use core::ffi::CStr;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 /// Where counters are until a file is mapped, and if none can be.
 static OWN: Page = Page::new();
 /// The mapped page; null: [`OWN`].
 static MAPPED: AtomicPtr<Page> = AtomicPtr::new(null_mut());
-/// Path of the published file (leaked, a few bytes); null: none. [`CLAIMED`] while a thread publishes.
-static PATH: AtomicPtr<c_char> = AtomicPtr::new(null_mut());
-const CLAIMED: *mut c_char = without_provenance_mut(1);
+static PATH: Path = Path { state: AtomicU8::new(Path::NONE), bytes: UnsafeCell::new([0; Path::ROOM]) };
+
+/// The path of the published file. In memory of its own, so that it can be given up in a signal handler, and nothing is
+/// left that a checker would call a leak.
+struct Path {
+    state: AtomicU8,
+    bytes: UnsafeCell<[u8; Path::ROOM]>,
+}
+
+// SAFETY: only the thread that has moved the state to CLAIMED touches the bytes, until it moves it on.
+unsafe impl Sync for Path {}
+
+impl Path {
+    const NONE: u8 = 0;
+    /// A thread has the bytes.
+    const CLAIMED: u8 = 1;
+    const PUBLISHED: u8 = 2;
+    /// A directory of CONVOY_DIR's longest, and the names below it.
+    const ROOM: usize = 256;
+
+    fn claim(&self, from: u8) -> bool {
+        self.state.compare_exchange(from, Self::CLAIMED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    fn release(&self, to: u8) {
+        self.state.store(to, Ordering::Release);
+    }
+
+    /// The caller has claimed it.
+    fn keep(&self, path: &CStr) -> sys::Answer<()> {
+        let path = path.to_bytes_with_nul();
+        // SAFETY: claimed.
+        let bytes = unsafe { &mut *self.bytes.get() };
+        bytes.get_mut(..path.len()).ok_or(libc::ENAMETOOLONG)?.copy_from_slice(path);
+        Ok(())
+    }
+
+    /// The caller has claimed it.
+    fn unlink(&self) {
+        // SAFETY: claimed.
+        let bytes = unsafe { &*self.bytes.get() };
+        if let Ok(path) = CStr::from_bytes_until_nul(bytes) {
+            let _ = sys::unlink(path);
+        }
+    }
+}
 
 /// The page to count in.
 #[inline]
@@ -36,36 +79,27 @@ pub(super) fn own() -> &'static Page {
 }
 
 pub(super) fn publish(path: &CStr, header: Header) -> sys::Answer<()> {
-    if PATH.compare_exchange(null_mut(), CLAIMED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+    if !PATH.claim(Path::NONE) {
         return Ok(());
     }
-    match map(path, header) {
-        Ok(page) => {
-            PATH.store(CString::from(path).into_raw(), Ordering::Release);
-            MAPPED.store(page, Ordering::Release);
-            move_counters();
-            Ok(())
-        }
-        Err(errno) => {
-            PATH.store(null_mut(), Ordering::Release);
-            Err(errno)
-        }
-    }
+    let mapped = PATH.keep(path).and_then(|()| map(path, header));
+    PATH.release(if mapped.is_ok() { Path::PUBLISHED } else { Path::NONE });
+    MAPPED.store(mapped?, Ordering::Release);
+    move_counters();
+    Ok(())
 }
 
 /// Removes the published file; counting goes on in the page, which nobody new can open.
 pub fn withdraw() {
-    let path = PATH.swap(null_mut(), Ordering::AcqRel);
-    if path.is_null() || path == CLAIMED {
-        return;
+    if PATH.claim(Path::PUBLISHED) {
+        PATH.unlink();
+        PATH.release(Path::NONE);
     }
-    // SAFETY: a non-null PATH that is not CLAIMED came from `CString::into_raw` and is never freed.
-    let _ = sys::unlink(unsafe { CStr::from_ptr(path) });
 }
 
 /// Forgets the page of the parent and starts at zero in own memory.
 pub(super) fn start_again() {
-    PATH.store(null_mut(), Ordering::Release);
+    PATH.release(Path::NONE);
     MAPPED.store(null_mut(), Ordering::Release);
     for counter in OWN.process.all() {
         counter.take();

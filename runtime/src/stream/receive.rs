@@ -1,13 +1,47 @@
 //! The receiving half of a stream's calls: from the channel's queue, from the kernel, and where one follows the other.
 
 use super::{Call, PARTS, count_kernel};
+use crate::api::{Handled, Reason};
 use crate::channel::hold;
 use crate::channel::queue::Mode;
 use crate::channel::receive::Received;
 use crate::iov::{self, Cursor, EMPTY};
 use crate::shm::party::Recovery;
-use crate::{position, sys, wait};
+use crate::socket::{self, State};
+use crate::{demote, options, position, sys, table, wait};
 use core::sync::atomic::Ordering;
+
+/// See [`crate::api::receive_with_control`].
+///
+/// # Safety
+/// As there.
+pub unsafe fn receive_with_control(fd: i32, message: *mut libc::msghdr, flags: i32) -> Handled {
+    let socket = socket::at(table::socket(fd)?)?;
+    match socket.state() {
+        State::Candidate => {
+            if !socket.options_seen.swap(true, Ordering::Relaxed) && options::needs_kernel(fd) {
+                demote::demote(fd, Reason::Option);
+            }
+            None
+        }
+        State::Promoted => {
+            let (channel, slot, generation) = socket.whole_stream()?;
+            if !channel.reads_kernel_for_good(slot, generation, fd) {
+                return None;
+            }
+            // SAFETY: the caller's promise.
+            let result = unsafe { sys::cancellable(|| sys::receive_message(fd, message, flags)) };
+            if let Ok(bytes) = result {
+                count_kernel(false, bytes);
+                if flags & libc::MSG_PEEK == 0 {
+                    channel.count_kernel_read(slot, bytes as u64);
+                }
+            }
+            Some(result)
+        }
+        State::Moving | State::Free => None,
+    }
+}
 
 impl Call<'_> {
     pub(super) fn receive(&self, target: &mut Cursor) -> Result<usize, i32> {

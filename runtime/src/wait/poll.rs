@@ -291,9 +291,11 @@ impl Poll<'_> {
             if let (Kind::Stream(socket, channel, slot), Some(entry)) =
                 (&member.kind, kernel_set.get_mut(member.index))
             {
-                let mut events = libc::POLLRDHUP;
+                // Whether another host's end has sent urgent data the agent's channel does not tell from a return.
+                let urgent = if channel.leads_to_agent() { 0 } else { member.events & libc::POLLPRI };
+                let mut events = libc::POLLRDHUP | urgent;
                 if socket.hint.load(Ordering::Relaxed) {
-                    events = member.events & libc::POLLRDHUP;
+                    events = member.events & libc::POLLRDHUP | urgent;
                 } else if member.events & libc::POLLIN != 0 {
                     events |= libc::POLLIN;
                 }
@@ -302,7 +304,9 @@ impl Poll<'_> {
                 }
                 entry.events = events;
                 let over = socket.over.load(Ordering::Relaxed);
-                if events & libc::POLLOUT == 0 && !channel.watches_kernel(*slot, socket.generation(), over) {
+                if events & (libc::POLLOUT | libc::POLLPRI) == 0
+                    && !channel.watches_kernel(*slot, socket.generation(), over)
+                {
                     entry.fd = -1;
                 }
             }

@@ -2,6 +2,7 @@
 
 use libc::c_int;
 
+use super::net::{self, Address};
 use super::pattern::Flow;
 use super::{Errno, Outcome, sys};
 
@@ -187,5 +188,24 @@ pub fn told<S: std::fmt::Display>((count, stop): (usize, Option<S>)) -> String {
     match stop {
         Some(stop) => format!("{count} then {stop}"),
         None => count.to_string(),
+    }
+}
+
+/// Two ends in one process, connected without a puppet.
+pub fn pair(listener: c_int, client: c_int, number: u64, address: &Address) -> (Stream, Stream) {
+    net::connect(client, address).unwrap();
+    let server = net::accept(listener, libc::SOCK_CLOEXEC).unwrap();
+    net::no_delay(client);
+    net::no_delay(server);
+    (Stream::new(client, number, true), Stream::new(server, number, false))
+}
+
+/// Sends back and forth between two ends, in one thread.
+pub fn chat(one: &mut Stream, two: &mut Stream, rounds: usize, size: usize) {
+    for _ in 0..rounds {
+        assert_eq!(one.send_all(size, size), (size, None));
+        assert_eq!(two.recv_all(size, size), (size, None));
+        assert_eq!(two.send_all(size, size), (size, None));
+        assert_eq!(one.recv_all(size, size), (size, None));
     }
 }

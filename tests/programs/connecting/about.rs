@@ -1,10 +1,9 @@
 //! What a socket says about itself: addresses and options.
 
 use convoy_tests::kit::net::{Address, Family};
+use convoy_tests::kit::stream::{chat, pair};
 use convoy_tests::kit::{Case, Link, net, show, sys};
 use convoy_tests::say;
-
-use crate::{chat, pair};
 
 pub(crate) fn addresses(case: &mut Case, family: Family) {
     let link = case.link_over(family);

@@ -4,9 +4,8 @@
 mod about;
 mod making;
 
-use convoy_tests::kit::net::{Address, Family};
-use convoy_tests::kit::stream::Stream;
-use convoy_tests::kit::{main as run, net};
+use convoy_tests::kit::main as run;
+use convoy_tests::kit::net::Family;
 
 fn main() {
     run(&[
@@ -34,23 +33,4 @@ fn main() {
         ("options_at_work", about::options_at_work),
         ("datagrams", about::datagrams),
     ]);
-}
-
-/// Two ends in one process, connected through the puppetless way.
-pub(crate) fn pair(listener: i32, client: i32, number: u64, address: &Address) -> (Stream, Stream) {
-    net::connect(client, address).unwrap();
-    let server = net::accept(listener, libc::SOCK_CLOEXEC).unwrap();
-    net::no_delay(client);
-    net::no_delay(server);
-    (Stream::new(client, number, true), Stream::new(server, number, false))
-}
-
-/// Sends back and forth between two ends, in one thread.
-pub(crate) fn chat(one: &mut Stream, two: &mut Stream, rounds: usize, size: usize) {
-    for _ in 0..rounds {
-        assert_eq!(one.send_all(size, size), (size, None));
-        assert_eq!(two.recv_all(size, size), (size, None));
-        assert_eq!(two.send_all(size, size), (size, None));
-        assert_eq!(one.recv_all(size, size), (size, None));
-    }
 }

@@ -2,10 +2,9 @@
 
 use convoy_tests::kit::net::{Address, Family};
 use convoy_tests::kit::stream::Stream;
+use convoy_tests::kit::stream::{chat, pair};
 use convoy_tests::kit::{Case, net, show, sys};
 use convoy_tests::say;
-
-use crate::{chat, pair};
 
 pub(crate) fn accept_forms(_: &mut Case) {
     let (listener, port) = net::listen(Family::V4);
