@@ -3,9 +3,13 @@
 //! A program that is not installed fails its test with a line that says what to install.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod erlang;
+mod grpc;
+mod http2;
 mod memcached;
 mod network;
 mod nginx;
 mod postgres;
 mod python;
 mod redis;
+mod scripts;
