@@ -3,10 +3,12 @@
 //! A program that is not installed fails its test with a line that says what to install.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod dns;
 mod erlang;
 mod grpc;
 mod http2;
 mod memcached;
+mod mosquitto;
 mod network;
 mod nginx;
 mod postgres;
