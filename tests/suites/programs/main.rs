@@ -7,6 +7,7 @@ mod dns;
 mod erlang;
 mod grpc;
 mod http2;
+mod mariadb;
 mod memcached;
 mod mosquitto;
 mod network;
