@@ -14,5 +14,6 @@ mod network;
 mod nginx;
 mod postgres;
 mod python;
+mod rabbitmq;
 mod redis;
 mod scripts;
