@@ -3,7 +3,7 @@
 
 use crate::api::{Handled, Reason};
 use crate::socket::{self, State};
-use crate::{demote, position, table};
+use crate::{demote, position, sys, table};
 use core::ffi::c_void;
 
 /// SOL_SOCKET options that change what a read or write means and that the channel does not honour.
@@ -17,6 +17,9 @@ const DEMOTING_SOCKET: [i32; 8] = [
     libc::SO_ATTACH_FILTER,
     libc::SO_ATTACH_BPF,
 ];
+/// Those of them that may be on without Convoy's knowledge and work without any further call. (SO_ZEROCOPY needs a flag.)
+const INHERITED: [i32; 4] =
+    [libc::SO_OOBINLINE, libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS, libc::SO_TIMESTAMPING];
 /// The same of IPPROTO_TCP: kTLS (TCP_ULP), TCP_REPAIR, TCP_INQ, TCP_ZEROCOPY_RECEIVE.
 const DEMOTING_TCP: [i32; 4] = [libc::TCP_ULP, libc::TCP_REPAIR, 36, 35];
 
@@ -30,6 +33,13 @@ pub fn before_set(fd: i32, level: i32, name: i32) {
     if demotes {
         demote::demote(fd, Reason::Option);
     }
+}
+
+/// Whether a connection needs the kernel's data path because of an option that was set before there was a connection, or
+/// inherited from the listener.
+pub fn need_kernel(fd: i32) -> bool {
+    INHERITED.iter().any(|&name| sys::option(fd, libc::SOL_SOCKET, name).is_ok_and(|value| value != 0))
+        || sys::option(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT).is_ok_and(|bytes| bytes > 1)
 }
 
 /// After a successful getsockopt: TCP_INFO counts what went through the channel too.

@@ -12,7 +12,7 @@ use crate::registry::{Answer, Key, OfferRef, Progress};
 use crate::session::{self, SLOW, Session};
 use crate::shm::segment::READY;
 use crate::socket::{self, Far, Socket, State};
-use crate::{epoll, fork, inside, position, stats, sys, table};
+use crate::{epoll, fork, inside, options, position, stats, sys, table};
 use core::net::{IpAddr, Ipv6Addr};
 use core::sync::atomic::{Ordering, fence};
 
@@ -178,8 +178,7 @@ fn meet(index: u32, socket: &Socket, fd: i32) -> Result<bool, Refusal> {
     if position::consumed(fd).is_none() {
         return Err(Refusal::NotTcp);
     }
-    if sys::has_option(fd, libc::SO_OOBINLINE) {
-        // Set before the connection was there, or inherited from the listener.
+    if options::need_kernel(fd) {
         return Err(Refusal::Option);
     }
     let session = session::join(namespace(fd)).ok_or(Refusal::OtherHost)?;

@@ -396,11 +396,7 @@ impl Socket {
 
 /// Whether a new descriptor is a TCP socket (SO_DOMAIN, SO_PROTOCOL of socket(7)).
 pub fn is_tcp(fd: i32) -> bool {
-    let option = |name: i32| {
-        let mut value = 0i32;
-        // SAFETY: a plain integer.
-        unsafe { sys::getsockopt(fd, libc::SOL_SOCKET, name, &mut value) }.map(|_| value)
-    };
+    let option = |name: i32| sys::option(fd, libc::SOL_SOCKET, name);
     option(libc::SO_PROTOCOL) == Ok(libc::IPPROTO_TCP)
         && matches!(option(libc::SO_DOMAIN), Ok(libc::AF_INET | libc::AF_INET6))
 }

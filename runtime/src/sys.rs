@@ -175,11 +175,11 @@ pub unsafe fn getsockopt<T>(fd: c_int, level: c_int, name: c_int, value: &mut T)
     Ok(length as usize)
 }
 
-/// Whether an option of the socket level is on.
-pub fn has_option(fd: c_int, name: c_int) -> bool {
+/// An option that is an integer.
+pub fn option(fd: c_int, level: c_int, name: c_int) -> Answer<c_int> {
     let mut value: c_int = 0;
     // SAFETY: a plain integer.
-    unsafe { getsockopt(fd, libc::SOL_SOCKET, name, &mut value) }.is_ok() && value != 0
+    unsafe { getsockopt(fd, level, name, &mut value) }.map(|_| value)
 }
 
 /// setsockopt from a plain value.

@@ -91,9 +91,16 @@ mod closing {
 }
 
 mod connecting {
-    /// Cases about connections that carry nothing, or that have nobody to talk to.
-    const NOTHING_TO_ACCELERATE: &[&str] =
-        &["refused", "refused_nonblocking", "listener_shut", "closed_before_accept", "connect_to_itself"];
+    /// Cases about connections that carry nothing, that have nobody to talk to, or that need the kernel.
+    const NOTHING_TO_ACCELERATE: &[&str] = &[
+        "refused",
+        "refused_nonblocking",
+        "listener_shut",
+        "closed_before_accept",
+        "connect_to_itself",
+        "early_low_water_mark",
+        "early_time_stamps",
+    ];
 
     fn check(program: &str, case: &str) -> convoy_tests::Check {
         let check = convoy_tests::Check::new(program, case);
@@ -126,6 +133,8 @@ mod connecting {
             both_ends_one_thread,
             options,
             options_at_work,
+            early_low_water_mark,
+            early_time_stamps,
             datagrams,
         ]
     );

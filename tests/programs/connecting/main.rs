@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod about;
+mod early;
 mod making;
 
 use convoy_tests::kit::net::{Address, Family};
@@ -32,6 +33,8 @@ fn main() {
         ("both_ends_one_thread", making::both_ends_one_thread),
         ("options", about::options),
         ("options_at_work", about::options_at_work),
+        ("early_low_water_mark", early::early_low_water_mark),
+        ("early_time_stamps", early::early_time_stamps),
         ("datagrams", about::datagrams),
     ]);
 }
