@@ -3,7 +3,7 @@
 
 use crate::api::{Handled, Reason};
 use crate::socket::{self, State};
-use crate::{demote, position, sys, table};
+use crate::{demote, position, sys, table, wait};
 use core::ffi::c_void;
 
 /// SOL_SOCKET options that change what a read or write means and that the channel does not honour.
@@ -20,8 +20,8 @@ const DEMOTING_SOCKET: [i32; 8] = [
 /// Those of them that may be on without Convoy's knowledge and work without any further call. (SO_ZEROCOPY needs a flag.)
 const INHERITED: [i32; 4] =
     [libc::SO_OOBINLINE, libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS, libc::SO_TIMESTAMPING];
-/// The same of IPPROTO_TCP: kTLS (TCP_ULP), TCP_REPAIR, TCP_INQ, TCP_ZEROCOPY_RECEIVE.
-const DEMOTING_TCP: [i32; 4] = [libc::TCP_ULP, libc::TCP_REPAIR, 36, 35];
+/// The same of IPPROTO_TCP; TCP_ULP stands for kTLS.
+const DEMOTING_TCP: [i32; 3] = [libc::TCP_ULP, libc::TCP_REPAIR, libc::TCP_ZEROCOPY_RECEIVE];
 
 /// Before the program's setsockopt.
 pub fn before_set(fd: i32, level: i32, name: i32) {
@@ -71,6 +71,21 @@ pub unsafe fn after_get(fd: i32, level: i32, name: i32, value: *mut c_void, leng
 pub fn readable_bytes(fd: i32) -> Handled {
     let (channel, slot) = promoted(fd)?;
     Some(Ok(channel.readable(slot, fd) as usize))
+}
+
+/// What a connection with TCP_INQ reports with every message: how much can still be read, and 1 if that is the end. The
+/// option is asked for each time, because another process that has the connection may change it.
+pub fn bytes_left(fd: i32) -> Option<i32> {
+    if sys::option(fd, libc::IPPROTO_TCP, libc::TCP_INQ).ok()? == 0 {
+        return None;
+    }
+    let bytes = match promoted(fd) {
+        Some((channel, slot)) => channel.readable(slot, fd),
+        None => position::readable(fd),
+    };
+    let ended = || wait::kernel_state(fd, libc::POLLRDHUP) & libc::POLLRDHUP != 0;
+    let bytes = if bytes == 0 { u64::from(ended()) } else { bytes };
+    Some(i32::try_from(bytes).unwrap_or(i32::MAX))
 }
 
 fn promoted(fd: i32) -> Option<(&'static crate::channel::Channel, u32)> {

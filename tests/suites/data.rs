@@ -135,6 +135,7 @@ mod connecting {
             options_at_work,
             early_low_water_mark,
             early_time_stamps,
+            bytes_left,
             datagrams,
         ]
     );

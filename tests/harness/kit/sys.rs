@@ -107,7 +107,7 @@ pub fn recvmsg(fd: c_int, buffers: &mut [&mut [u8]], flags: c_int) -> (Outcome, 
 /// `recvmsg` with room for control data; also gives the kinds of what came, with the first four bytes of each.
 pub fn recvmsg_control(fd: c_int, buffer: &mut [u8], flags: c_int, room: usize) -> (Outcome, Vec<Control>) {
     let mut parts = parts_mut(&mut [buffer]);
-    let mut control = vec![0_u64; room.div_ceil(8)];
+    let mut control = vec![0_u64; room.div_ceil(8) + 2];
     let mut header = header(&mut parts);
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = room as _;
@@ -117,13 +117,14 @@ pub fn recvmsg_control(fd: c_int, buffer: &mut [u8], flags: c_int, room: usize) 
     if header.msg_flags & libc::MSG_CTRUNC != 0 {
         came.push(Control { level: -1, kind: -1, length: 0, value: 0 });
     }
-    // SAFETY: the walk stays inside what the kernel has written, and every item has at least four bytes.
+    // SAFETY: the walk stays inside what the kernel has written; of an item that was cut off what lies behind is read, too,
+    // which is zero.
     unsafe {
         let mut item = libc::CMSG_FIRSTHDR(&raw const header);
         while let Some(head) = item.as_ref() {
             let value = libc::CMSG_DATA(item).cast::<c_int>().read_unaligned();
             let (level, kind) = (head.cmsg_level, head.cmsg_type);
-            came.push(Control { level, kind, length: head.cmsg_len as usize, value });
+            came.push(Control { level, kind, length: head.cmsg_len, value });
             item = libc::CMSG_NXTHDR(&raw const header, item);
         }
     }

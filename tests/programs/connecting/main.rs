@@ -35,6 +35,7 @@ fn main() {
         ("options_at_work", about::options_at_work),
         ("early_low_water_mark", early::early_low_water_mark),
         ("early_time_stamps", early::early_time_stamps),
+        ("bytes_left", early::bytes_left),
         ("datagrams", about::datagrams),
     ]);
 }
