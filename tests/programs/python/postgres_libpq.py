@@ -129,18 +129,29 @@ def asynchronous():
     print("asynchronous", turn)
 
 
+def cancel_sleeper(connection):
+    """Cancels what a connection does as soon as the server sleeps in it."""
+    with psycopg2.connect("") as other, other.cursor() as cursor:
+        asleep = None
+        while asleep != ("PgSleep",):
+            cursor.execute("select wait_event from pg_stat_activity where pid = %s", (connection.info.backend_pid,))
+            asleep = cursor.fetchone()
+            other.rollback()
+    connection.cancel()
+
+
 def cancelled(number):
     connection = psycopg2.connect("")
     with connection.cursor() as cursor:
         for turn in range(5):
-            timer = threading.Timer(0.02, connection.cancel)
-            timer.start()
+            canceller = threading.Thread(target=cancel_sleeper, args=(connection,))
+            canceller.start()
             try:
-                cursor.execute("select pg_sleep(60)")
+                cursor.execute("select pg_sleep(600)")
                 raise AssertionError("it slept")
             except psycopg2.extensions.QueryCanceledError:
                 connection.rollback()
-            timer.join()
+            canceller.join()
             cursor.execute("select %s", ("c" * 10_000,))
             assert cursor.fetchone() == ("c" * 10_000,)
     connection.close()

@@ -39,6 +39,9 @@ fn server(arena: &Arena, port: u16, names: u16) -> Service<'_> {
         command.env(format!("RABBITMQ_{name}"), value);
     }
     let server = arena.start("rabbitmq", command);
+    // It needs many seconds on a busy machine.
+    arena.eventually("the virtual machine's start", || arena.path("rabbitmq.pid").exists());
+    arena.eventually("the node's log", || arena.path("mnesia").join("convoy@localhost").exists());
     arena.listening(port);
     server
 }
