@@ -3,6 +3,7 @@
 
 mod execs;
 mod forks;
+mod strangers;
 
 use convoy_tests::kit::{Link, main as run};
 use convoy_tests::say;
@@ -32,6 +33,7 @@ fn main() {
         ("grandchildren", forks::grandchildren),
         ("daemon", forks::daemon),
         ("other_user", forks::other_user),
+        ("connected_by_a_parent", strangers::connected_by_a_parent),
         ("exec_itself", |case| execs::exec_itself(case, true)),
         ("exec_itself_plain", |case| execs::exec_itself(case, false)),
         ("exec_without_fork", execs::exec_without_fork),
