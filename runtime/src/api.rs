@@ -180,7 +180,7 @@ pub unsafe fn send(fd: c_int, parts: *const libc::iovec, count: usize, flags: c_
 }
 
 /// read, readv, recv, recvfrom, recvmsg on a tracked descriptor. The hook fills name, control and msg_flags
-/// as TCP does (name length 0, control length 0).
+/// as TCP does (name length 0; no control data but that of [`bytes_left`]).
 ///
 /// # Safety
 /// `parts` points to `count` valid iovecs whose memory is writable.
@@ -311,6 +311,11 @@ pub unsafe fn after_getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut
 /// ioctl FIONREAD/SIOCINQ on a tracked descriptor: bytes readable without blocking (kernel and channel).
 pub fn readable_bytes(fd: c_int) -> Handled {
     options::readable_bytes(fd)
+}
+
+/// What a message that was received with TCP_INQ on reports as control data of that kind; nothing without the option.
+pub fn bytes_left(fd: c_int) -> Option<c_int> {
+    options::bytes_left(fd)
 }
 
 // ---- processes ------------------------------------------------------------------------------------
