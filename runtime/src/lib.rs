@@ -10,6 +10,7 @@
 //!   flusher        publishes held frames in time, where the user lets frames be held
 //!   wait, epoll    spinning, sleeping, poll, epoll; `bell` wakes sleepers in other processes
 //!   close, fork, demote, options, transfer    the rest of a connection's life
+//!   listing        what /proc/self/fd shows
 //!   inside         where a signal handler has to wait
 //!   session        what a process joins at its first connection
 //!   shm, sys       memory layouts, locks, raw system calls
@@ -30,6 +31,7 @@ mod flusher;
 mod fork;
 mod inside;
 mod iov;
+mod listing;
 mod lock;
 pub mod log;
 mod memory;

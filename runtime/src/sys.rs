@@ -70,6 +70,13 @@ pub fn fstat(fd: c_int) -> Answer<libc::stat> {
     Ok(stat)
 }
 
+pub fn stat(path: &CStr) -> Answer<libc::stat> {
+    // SAFETY: stat is plain integers, all zero is a valid value.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    call!(stat, path.as_ptr(), &mut stat as *mut libc::stat)?;
+    Ok(stat)
+}
+
 pub fn ftruncate(fd: c_int, bytes: u64) -> Answer<()> {
     call!(ftruncate, fd, bytes).map(drop)
 }
