@@ -10,10 +10,10 @@ use crate::config::{self, settings};
 use crate::position::Opener;
 use crate::table::{self, Entry};
 use crate::{
-    bell, close, confine, demote, epoll, fork, inside, iov, options, session, socket, stats, stream, sys,
-    transfer, wait,
+    bell, close, confine, demote, epoll, fork, inside, iov, listing, options, session, socket, stats, stream,
+    sys, transfer, wait,
 };
-use core::ffi::{c_int, c_void};
+use core::ffi::{CStr, c_int, c_void};
 
 pub use crate::inside::Heap;
 
@@ -56,6 +56,17 @@ pub fn private_in_range(first: u32, last: u32, into: &mut [c_int]) -> usize {
         count += 1;
     }
     count
+}
+
+/// Whether a listing of the open directory `directory` has to leave `name` out: it is a descriptor of Convoy's own, in
+/// this process's list of descriptors.
+pub fn hides(directory: c_int, name: &CStr) -> bool {
+    listing::hides(directory, name)
+}
+
+/// [`hides`] for a directory that is known by its path.
+pub fn hides_at(path: &CStr, name: &CStr) -> bool {
+    listing::hides_at(path, name)
 }
 
 /// [`before_close`] for every tracked descriptor in `first..=last`.
