@@ -90,18 +90,18 @@ impl<'a> Sshd<'a> {
 
     fn copies(&self) {
         let remote = |name: &str| format!("127.0.0.1:{}", self.path(name).display());
-        for (options, number) in [(&["-q"][..], 0), (&["-q", "-O"], 1), (&["-q", "-C"], 2)] {
+        for (options, number) in [(&["-q"][..], 0), (&["-q", "-O"], 1)] {
             let (there, back) = (format!("there{number}"), format!("back{number}"));
             for (from, to) in [("large".to_owned(), remote(&there)), (remote(&there), back.clone())] {
                 self.arena.run(self.client("scp", "-P", &[options, &[from.as_str(), &to]].concat()));
             }
             same_content("scp", &self.path(&back), &self.path("large"));
         }
-        let put = (0..40).map(|number| format!("put small {}/put{number}\n", self.path("").display()));
+        let put = (0..20).map(|number| format!("put small {}/put{number}\n", self.path("").display()));
         let batch: String = put.chain([format!("get {} got\n", self.path("large").display())]).collect();
         self.arena.file("batch", batch);
         self.arena.run(self.client("sftp", "-P", &["-q", "-b", "batch", "127.0.0.1"]));
-        for number in 0..40 {
+        for number in 0..20 {
             same_content("sftp put", &self.path(&format!("put{number}")), &self.path("small"));
         }
         same_content("sftp get", &self.path("got"), &self.path("large"));
@@ -123,7 +123,7 @@ impl<'a> Sshd<'a> {
         let tunnel = self.arena.start("tunnel", self.ssh(&options));
         self.arena.listening(local);
         let client = convoy_tests::program!("cache_client");
-        let said = self.arena.run(self.arena.command(client, &[&local.to_string(), "20"])).stdout;
+        let said = self.arena.run(self.arena.command(client, &[&local.to_string(), "8"])).stdout;
         tunnel.end(libc::SIGTERM);
         server.end(libc::SIGTERM);
         said
@@ -131,7 +131,7 @@ impl<'a> Sshd<'a> {
 }
 
 fn exercise(arena: &Arena, options: &[&str]) -> String {
-    for (name, size) in [("small", 1000), ("large", 6_000_000)] {
+    for (name, size) in [("small", 1000), ("large", 4_000_000)] {
         let mut bytes = vec![0; size];
         pattern::fill(size as u64, 0, &mut bytes);
         arena.file(name, bytes);
