@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use convoy_tests::arena::{both, find, free_port};
 use convoy_tests::{Arena, Service};
@@ -11,6 +13,19 @@ use crate::scripts::{python, script};
 const ZONE: &str = "example.test";
 /// How many names there are below the zone.
 const NAMES: usize = 2000;
+
+/// knot gives up the privileges of root, and then may not open what a more privileged process shares with it (ptrace(2)). So
+/// all of them are started without.
+fn command(arena: &Arena, program: &Path, arguments: &[&str]) -> Command {
+    // SAFETY: no memory is involved.
+    if unsafe { libc::geteuid() } != 0 {
+        return arena.command(program, arguments);
+    }
+    let mut command =
+        arena.command(find("setpriv", "util-linux"), &["--bounding-set=-all", "--inh-caps=-all"]);
+    command.arg(program).args(arguments);
+    command
+}
 
 /// A zone whose names have addresses, and texts of many sizes.
 fn zone() -> String {
@@ -31,7 +46,8 @@ fn address(number: usize) -> String {
     format!("10.0.{}.{}", number / 200, number % 200 + 1)
 }
 
-/// A knot server with the zone's file, or one that takes the zone from the server at another port.
+/// A knot server with the zone's file, or one that takes the zone from the server at another port. It is more patient than
+/// usual, because its clients may have to wait for a processor.
 fn knot<'a>(arena: &'a Arena, name: &str, port: u16, from: Option<u16>) -> Service<'a> {
     let base = arena.path(name).display().to_string();
     fs::create_dir(&base).unwrap();
@@ -41,7 +57,8 @@ fn knot<'a>(arena: &'a Arena, name: &str, port: u16, from: Option<u16>) -> Servi
     };
     let config = format!(
         "server:\n    listen: 127.0.0.1@{port}\n    rundir: {base}\n    tcp-workers: 3\n    udp-workers: 1\n    \
-             background-workers: 1\n\
+             background-workers: 1\n    tcp-io-timeout: 60000\n    tcp-remote-io-timeout: 60000\n    \
+             tcp-idle-timeout: 60\n\
          database:\n    storage: {base}\n\
          log:\n  - target: stderr\n    any: info\n\
          remote:\n  - id: first\n    address: 127.0.0.1@{}\n\
@@ -51,8 +68,7 @@ fn knot<'a>(arena: &'a Arena, name: &str, port: u16, from: Option<u16>) -> Servi
         from.unwrap_or(1)
     );
     let file = arena.file(&format!("{name}.conf"), config);
-    let command = arena.command(find("knotd", "knot"), &["-c", file.to_str().unwrap()]);
-    arena.start(name, command)
+    arena.start(name, command(arena, &find("knotd", "knot"), &["-c", file.to_str().unwrap()]))
 }
 
 /// A resolver that asks the server at another port for everything, by TCP, and remembers little.
@@ -69,8 +85,7 @@ fn unbound(arena: &Arena, port: u16, from: u16) -> Service<'_> {
          stub-zone:\n  name: {ZONE}\n  stub-addr: 127.0.0.1@{from}\n"
     );
     let file = arena.file("unbound.conf", config);
-    let command = arena.command(find("unbound", "unbound"), &["-c", file.to_str().unwrap()]);
-    arena.start("unbound", command)
+    arena.start("unbound", command(arena, &find("unbound", "unbound"), &["-c", file.to_str().unwrap()]))
 }
 
 /// Asks for many addresses over one connection.
@@ -82,7 +97,7 @@ fn many(arena: &Arena, program: &str, package: &str, port: u16, options: &[&str]
         arguments.extend(["-t", "A", "-q", name, "+short", "+tcp"]);
         arguments.extend(options);
     }
-    let output = arena.run(arena.command(find(program, package), &arguments)).stdout;
+    let output = arena.run(command(arena, &find(program, package), &arguments)).stdout;
     let right: Vec<String> = (0..NAMES / 5).map(|number| address(number * 5)).collect();
     let got: Vec<&str> = output.lines().filter(|line| !line.is_empty()).collect();
     assert!(got == right, "{:?}: {program} {options:?}\n{output}", arena.mode());
@@ -92,7 +107,7 @@ fn many(arena: &Arena, program: &str, package: &str, port: u16, options: &[&str]
 fn transfer(arena: &Arena, port: u16) -> Vec<String> {
     let port = port.to_string();
     let arguments = ["@127.0.0.1", "-p", &port, "+tcp", "+noall", "+answer", ZONE, "AXFR"];
-    let output = arena.run(arena.command(find("kdig", "knot-dnsutils"), &arguments)).stdout;
+    let output = arena.run(command(arena, &find("kdig", "knot-dnsutils"), &arguments)).stdout;
     let mut lines: Vec<String> = output.lines().map(str::to_owned).collect();
     lines.sort();
     lines
@@ -101,13 +116,13 @@ fn transfer(arena: &Arena, port: u16) -> Vec<String> {
 fn pipelined(arena: &Arena, port: u16, connections: &str, questions: &str) -> String {
     let (port, names) = (port.to_string(), NAMES.to_string());
     let arguments = [&script("python/dns_pipeline.py"), &port, ZONE, connections, questions, &names];
-    arena.run(arena.command(python(), &arguments)).stdout
+    arena.run(command(arena, &python(), &arguments)).stdout
 }
 
 fn serial(arena: &Arena, port: u16) -> String {
     let port = port.to_string();
     let arguments = ["@127.0.0.1", "-p", &port, "+tcp", "+short", ZONE, "SOA"];
-    arena.run(arena.command(find("kdig", "knot-dnsutils"), &arguments)).stdout
+    arena.run(command(arena, &find("kdig", "knot-dnsutils"), &arguments)).stdout
 }
 
 fn authoritative(arena: &Arena) -> String {
