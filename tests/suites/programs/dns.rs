@@ -46,7 +46,8 @@ fn address(number: usize) -> String {
     format!("10.0.{}.{}", number / 200, number % 200 + 1)
 }
 
-/// A knot server with the zone's file, or one that takes the zone from the server at another port.
+/// A knot server with the zone's file, or one that takes the zone from the server at another port. It is more patient than
+/// usual, because its clients may have to wait for a processor.
 fn knot<'a>(arena: &'a Arena, name: &str, port: u16, from: Option<u16>) -> Service<'a> {
     let base = arena.path(name).display().to_string();
     fs::create_dir(&base).unwrap();
@@ -56,7 +57,8 @@ fn knot<'a>(arena: &'a Arena, name: &str, port: u16, from: Option<u16>) -> Servi
     };
     let config = format!(
         "server:\n    listen: 127.0.0.1@{port}\n    rundir: {base}\n    tcp-workers: 3\n    udp-workers: 1\n    \
-             background-workers: 1\n\
+             background-workers: 1\n    tcp-io-timeout: 60000\n    tcp-remote-io-timeout: 60000\n    \
+             tcp-idle-timeout: 60\n\
          database:\n    storage: {base}\n\
          log:\n  - target: stderr\n    any: info\n\
          remote:\n  - id: first\n    address: 127.0.0.1@{}\n\
