@@ -99,6 +99,7 @@ pub(crate) fn resolve_all() {
     hooks::message::resolve();
     hooks::descriptor::resolve();
     hooks::create::resolve();
+    hooks::directory::resolve();
     hooks::connect::resolve();
     hooks::wait::resolve();
     hooks::select::resolve();

@@ -7,7 +7,7 @@ use core::ffi::{c_int, c_void};
 use core::slice;
 
 use convoy_runtime::api::{self, Handled};
-use libc::{iovec, mmsghdr, msghdr, timespec, timeval};
+use libc::{cmsghdr, iovec, mmsghdr, msghdr, timespec, timeval};
 
 /// The kernel's limit on iovecs and messages of one call.
 pub(crate) const MOST_PARTS: usize = 1024;
@@ -56,6 +56,34 @@ pub(crate) unsafe fn message_length(message: &msghdr) -> usize {
 #[inline]
 pub(crate) fn has_control(message: &msghdr) -> bool {
     message.msg_controllen > 0 && !message.msg_control.is_null()
+}
+
+/// Makes one integer, or nothing, the message's control data: level, kind, value. What does not fit is cut off, as the
+/// kernel does it.
+///
+/// # Safety
+/// The message's room for control data is writable.
+pub(crate) unsafe fn fill_control(message: &mut msghdr, data: Option<(c_int, c_int, c_int)>) {
+    const HEAD: usize = size_of::<cmsghdr>();
+    const WHOLE: usize = HEAD + size_of::<c_int>();
+    let room = core::mem::take(&mut message.msg_controllen);
+    let Some((level, kind, value)) = data else { return };
+    if room < WHOLE {
+        message.msg_flags |= libc::MSG_CTRUNC;
+    }
+    if room < HEAD {
+        return;
+    }
+    let length = room.min(WHOLE);
+    let head = cmsghdr { cmsg_len: length, cmsg_level: level, cmsg_type: kind };
+    let value = value.to_ne_bytes();
+    // SAFETY: inside the room, which need not be aligned.
+    unsafe {
+        message.msg_control.cast::<cmsghdr>().write_unaligned(head);
+        let behind = message.msg_control.cast::<u8>().add(HEAD);
+        core::ptr::copy_nonoverlapping(value.as_ptr(), behind, length - HEAD);
+    }
+    message.msg_controllen = room.min(HEAD + value.len().next_multiple_of(size_of::<usize>()));
 }
 
 /// Calls `visit` for every descriptor in the message's SCM_RIGHTS control data.

@@ -10,10 +10,10 @@ use crate::config::{self, settings};
 use crate::position::Opener;
 use crate::table::{self, Entry};
 use crate::{
-    bell, close, confine, demote, epoll, fork, inside, iov, options, session, socket, stats, stream, sys,
-    transfer, wait,
+    bell, close, confine, demote, epoll, fork, inside, iov, listing, options, session, socket, stats, stream,
+    sys, transfer, wait,
 };
-use core::ffi::{c_int, c_void};
+use core::ffi::{CStr, c_int, c_void};
 
 pub use crate::inside::Heap;
 
@@ -56,6 +56,17 @@ pub fn private_in_range(first: u32, last: u32, into: &mut [c_int]) -> usize {
         count += 1;
     }
     count
+}
+
+/// Whether a listing of the open directory `directory` has to leave `name` out: it is a descriptor of Convoy's own, in
+/// this process's list of descriptors.
+pub fn hides(directory: c_int, name: &CStr) -> bool {
+    listing::hides(directory, name)
+}
+
+/// [`hides`] for a directory that is known by its path.
+pub fn hides_at(path: &CStr, name: &CStr) -> bool {
+    listing::hides_at(path, name)
 }
 
 /// [`before_close`] for every tracked descriptor in `first..=last`.
@@ -180,7 +191,7 @@ pub unsafe fn send(fd: c_int, parts: *const libc::iovec, count: usize, flags: c_
 }
 
 /// read, readv, recv, recvfrom, recvmsg on a tracked descriptor. The hook fills name, control and msg_flags
-/// as TCP does (name length 0, control length 0).
+/// as TCP does (name length 0; no control data but that of [`bytes_left`]).
 ///
 /// # Safety
 /// `parts` points to `count` valid iovecs whose memory is writable.
@@ -311,6 +322,11 @@ pub unsafe fn after_getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut
 /// ioctl FIONREAD/SIOCINQ on a tracked descriptor: bytes readable without blocking (kernel and channel).
 pub fn readable_bytes(fd: c_int) -> Handled {
     options::readable_bytes(fd)
+}
+
+/// What a message that was received with TCP_INQ on reports as control data of that kind; nothing without the option.
+pub fn bytes_left(fd: c_int) -> Option<c_int> {
+    options::bytes_left(fd)
 }
 
 // ---- processes ------------------------------------------------------------------------------------

@@ -111,6 +111,9 @@ pub fn after_dup(old: i32, new: i32) {
 /// At the end of the process: counters written, offers and files withdrawn, peers told.
 pub fn at_exit() {
     stats::dump();
+    if process::own() == process::Identity::NOBODY && !fork::in_vfork_child() {
+        fork::at_exit();
+    }
     if process::own() == process::Identity::NOBODY || sys::getpid() != process::own().pid() {
         return;
     }

@@ -128,6 +128,7 @@ fn become_child() {
         // SAFETY: a private page of this process, never unmapped.
         unsafe { mark.write_volatile(1) };
     }
+    stats::after_fork_in_child();
     if process::own() == process::Identity::NOBODY {
         return;
     }
@@ -136,7 +137,6 @@ fn become_child() {
     }
     let network = session::current().map_or(0, |session| session.network);
     bell::after_fork_in_child();
-    stats::after_fork_in_child();
     session::after_fork_in_child();
     let _slow = SLOW.lock();
     if channel::all().any(|channel| channel.streams.load(Ordering::Relaxed) > 0) {
@@ -144,11 +144,8 @@ fn become_child() {
     }
 }
 
-/// At exit: candidates are given up, idle bells and the page of counters removed, peers told.
+/// At exit: candidates are given up, which those who inherited them may then promote.
 pub fn at_exit() {
-    if process::own() == process::Identity::NOBODY {
-        return;
-    }
     for (_, socket) in socket::all() {
         drop_holder(socket);
     }

@@ -11,6 +11,7 @@
 //!   wait, epoll    spinning, sleeping, poll, epoll; `bell` wakes sleepers in other processes
 //!   close, fork, demote, options, transfer    the rest of a connection's life
 //!   confine        programs that confine themselves
+//!   listing        what /proc/self/fd shows
 //!   inside         where a signal handler has to wait
 //!   session        what a process joins at its first connection
 //!   shm, sys       memory layouts, locks, raw system calls
@@ -32,6 +33,7 @@ mod flusher;
 mod fork;
 mod inside;
 mod iov;
+mod listing;
 mod lock;
 pub mod log;
 mod memory;

@@ -3,7 +3,7 @@
 
 use crate::api::{Handled, Reason};
 use crate::socket::{self, State};
-use crate::{demote, position, sys, table};
+use crate::{demote, position, sys, table, wait};
 use convoy_aggregator::path::Path;
 use core::ffi::c_void;
 
@@ -11,12 +11,11 @@ const SO_TIMESTAMP_NEW: i32 = 63;
 const SO_TIMESTAMPNS_NEW: i32 = 64;
 const SO_TIMESTAMPING_NEW: i32 = 65;
 const TCP_ZEROCOPY_RECEIVE: i32 = 35;
-const TCP_INQ: i32 = 36;
 const TCP_TX_DELAY: i32 = 37;
 
 /// Options that need the kernel's data path because the channel does not honour them, with the value that they have when
 /// nobody has set them.
-const DEMOTING: [(i32, i32, i32); 15] = [
+const DEMOTING: [(i32, i32, i32); 14] = [
     (libc::SOL_SOCKET, libc::SO_RCVLOWAT, 1),
     (libc::SOL_SOCKET, libc::SO_OOBINLINE, 0),
     (libc::SOL_SOCKET, libc::SO_PEEK_OFF, -1),
@@ -31,7 +30,6 @@ const DEMOTING: [(i32, i32, i32); 15] = [
     // kTLS and the like; the name of the protocol.
     (libc::IPPROTO_TCP, libc::TCP_ULP, 0),
     (libc::IPPROTO_TCP, libc::TCP_REPAIR, 0),
-    (libc::IPPROTO_TCP, TCP_INQ, 0),
     (libc::IPPROTO_TCP, TCP_TX_DELAY, 0),
 ];
 /// The same, but without a value to compare: filters, and a policy of IPsec, which wants every byte in a packet.
@@ -123,6 +121,21 @@ pub fn at_mark(fd: i32) -> Handled {
 pub fn readable_bytes(fd: i32) -> Handled {
     let (channel, slot) = promoted(fd)?;
     Some(Ok(channel.readable(slot, fd) as usize))
+}
+
+/// What a connection with TCP_INQ reports with every message: how much can still be read, and 1 if that is the end. The
+/// option is asked for each time, because another process that has the connection may change it.
+pub fn bytes_left(fd: i32) -> Option<i32> {
+    if sys::option(fd, libc::IPPROTO_TCP, libc::TCP_INQ).ok()? == 0 {
+        return None;
+    }
+    let bytes = match promoted(fd) {
+        Some((channel, slot)) => channel.readable(slot, fd),
+        None => position::readable(fd),
+    };
+    let ended = || wait::kernel_state(fd, libc::POLLRDHUP) & libc::POLLRDHUP != 0;
+    let bytes = if bytes == 0 { u64::from(ended()) } else { bytes };
+    Some(i32::try_from(bytes).unwrap_or(i32::MAX))
 }
 
 fn promoted(fd: i32) -> Option<(&'static crate::channel::Channel, u32)> {

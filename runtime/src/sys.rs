@@ -74,6 +74,13 @@ pub fn fstat(fd: c_int) -> Answer<libc::stat> {
     Ok(stat)
 }
 
+pub fn stat(path: &CStr) -> Answer<libc::stat> {
+    // SAFETY: stat is plain integers, all zero is a valid value.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    call!(stat, path.as_ptr(), &mut stat as *mut libc::stat)?;
+    Ok(stat)
+}
+
 pub fn memfd_create(name: &CStr, flags: u32) -> Answer<c_int> {
     call!(memfd_create, name.as_ptr(), flags).map(|fd| fd as c_int)
 }

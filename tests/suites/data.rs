@@ -24,6 +24,7 @@ mod calls {
             bad_memory,
             bad_descriptors,
             wrong_kinds,
+            own_descriptors,
             raw_syscalls,
         ]
     );
@@ -91,7 +92,7 @@ mod closing {
 }
 
 mod connecting {
-    /// Cases about connections that carry nothing, or that have nobody to talk to.
+    /// Cases about connections that carry nothing, that have nobody to talk to, or that need the kernel.
     const NOTHING_TO_ACCELERATE: &[&str] =
         &["refused", "refused_nonblocking", "listener_shut", "closed_before_accept", "connect_to_itself"];
 
@@ -126,6 +127,7 @@ mod connecting {
             both_ends_one_thread,
             options,
             options_at_work,
+            bytes_left,
             datagrams,
         ]
     );

@@ -32,6 +32,7 @@ mod calls {
             bad_memory,
             bad_descriptors,
             wrong_kinds,
+            own_descriptors,
             raw_syscalls
         ]
     );

@@ -79,6 +79,7 @@ mod processes {
             confined_from_the_start,
             new_root,
             no_room_for_files,
+            connected_by_a_parent,
             exec_itself,
             exec_itself_plain,
             exec_without_fork,
@@ -90,6 +91,15 @@ mod processes {
             close_on_exec,
         ]
     );
+}
+
+/// A child does not count again what its parent has seen, also when the parent never joined in.
+#[test]
+fn children_count_from_zero() {
+    let task = convoy_tests::Task::new(convoy_tests::program!("processes"));
+    let task = task.arg("connected_by_a_parent").arg("process-server-warm");
+    let run = task.mode(convoy_tests::Mode::Preloaded).run();
+    assert_eq!(run.counters.get("connections_seen"), 2, "{}", run.report());
 }
 
 mod copies {

@@ -70,8 +70,12 @@ unsafe fn receive_message(fd: c_int, message: *mut msghdr, flags: c_int) -> Hand
         if !message.msg_name.is_null() {
             message.msg_namelen = 0;
         }
-        message.msg_controllen = 0;
         message.msg_flags = flags & (libc::MSG_CMSG_CLOEXEC | libc::MSG_OOB);
+        let left = if pointer::has_control(message) { api::bytes_left(fd) } else { None };
+        // SAFETY: the message's room for control data.
+        unsafe {
+            pointer::fill_control(message, left.map(|left| (libc::IPPROTO_TCP, libc::TCP_CM_INQ, left)))
+        };
     }
     answer
 }

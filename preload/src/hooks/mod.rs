@@ -5,6 +5,7 @@ pub(crate) mod connect;
 pub(crate) mod create;
 pub(crate) mod data;
 pub(crate) mod descriptor;
+pub(crate) mod directory;
 pub(crate) mod epoll;
 pub(crate) mod identity;
 pub(crate) mod message;

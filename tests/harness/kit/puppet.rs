@@ -217,8 +217,7 @@ fn perform(stream: &mut Stream, verb: &str, numbers: &[usize]) -> String {
         "shutdown" => show(sys::shutdown(stream.fd, c_int::try_from(first).unwrap())),
         "close" => show(sys::close(stream.fd)),
         "reset" => reset(stream.fd),
-        "send-urgent" => show(sys::send(stream.fd, b"!", libc::MSG_OOB)),
-        "urgent" => sys::receive_urgent(stream.fd),
+        "receive-urgent" => sys::receive_urgent(stream.fd),
         "room" => show(sys::setsockopt(
             stream.fd,
             libc::SOL_SOCKET,

@@ -107,6 +107,46 @@ pub fn recvmsg(fd: c_int, buffers: &mut [&mut [u8]], flags: c_int) -> (Outcome, 
     (result, header.msg_flags, header.msg_namelen)
 }
 
+/// `recvmsg` with room for control data; also gives the kinds of what came, with the first four bytes of each.
+pub fn recvmsg_control(fd: c_int, buffer: &mut [u8], flags: c_int, room: usize) -> (Outcome, Vec<Control>) {
+    let mut parts = parts_mut(&mut [buffer]);
+    let mut control = vec![0_u64; room.div_ceil(8) + 2];
+    let mut header = header(&mut parts);
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = room as _;
+    // SAFETY: the header describes writable memory.
+    let result = outcome(unsafe { libc::recvmsg(fd, &raw mut header, flags) });
+    let mut came = Vec::new();
+    if header.msg_flags & libc::MSG_CTRUNC != 0 {
+        came.push(Control { level: -1, kind: -1, length: 0, value: 0 });
+    }
+    // SAFETY: the walk stays inside what the kernel has written; of an item that was cut off what lies behind is read, too,
+    // which is zero.
+    unsafe {
+        let mut item = libc::CMSG_FIRSTHDR(&raw const header);
+        while let Some(head) = item.as_ref() {
+            let value = libc::CMSG_DATA(item).cast::<c_int>().read_unaligned();
+            let (level, kind) = (head.cmsg_level, head.cmsg_type);
+            came.push(Control { level, kind, length: head.cmsg_len, value });
+            item = libc::CMSG_NXTHDR(&raw const header, item);
+        }
+    }
+    (result, came)
+}
+
+/// A piece of control data. One that did not fit has the level -1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// Whose it is.
+    pub level: c_int,
+    /// What it is.
+    pub kind: c_int,
+    /// How long it is with its head.
+    pub length: usize,
+    /// How it begins.
+    pub value: c_int,
+}
+
 /// `close`.
 pub fn close(fd: c_int) -> Outcome {
     // SAFETY: no memory is involved.

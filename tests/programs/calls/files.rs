@@ -1,9 +1,10 @@
 //! Streams and files, pipes and positions.
 
-use std::ffi::CString;
-use std::fs::File;
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::AsRawFd;
+use std::ptr;
 
 use convoy_tests::kit::pattern::Flow;
 use convoy_tests::kit::{Case, show, sys};
@@ -126,4 +127,39 @@ pub(crate) fn splice_both_ways(case: &mut Case) {
     link.ask("shutdown 1");
     link.await_bytes(1);
     say!("splice at the end: {}", show(sys::splice(link.fd, inn, 10, 0)));
+}
+
+/// A program that looks for leaks by counting its descriptors finds its own.
+pub(crate) fn own_descriptors(case: &mut Case) {
+    let (found, scanned) = (listed(), scanned());
+    let mut link = case.link();
+    for _ in 0..4 {
+        exchange(&mut link, &[10, 5000], sys::write, sys::read);
+    }
+    say!("listed: {} more, scanned: {} more", listed() - found, self::scanned() - scanned);
+}
+
+fn listed() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+type Entries = *mut *mut libc::dirent;
+
+unsafe extern "C" {
+    fn scandir(path: *const c_char, list: *mut Entries, filter: *const c_void, order: *const c_void)
+    -> c_int;
+}
+
+fn scanned() -> usize {
+    let path = CString::new("/proc/self/fd").unwrap();
+    let mut list = ptr::null_mut();
+    // SAFETY: scandir allocates the list, and every entry in it.
+    let count = unsafe { scandir(path.as_ptr(), &mut list, ptr::null(), ptr::null()) };
+    for index in 0..count as usize {
+        // SAFETY: as above.
+        unsafe { libc::free((*list.add(index)).cast()) };
+    }
+    // SAFETY: as above.
+    unsafe { libc::free(list.cast()) };
+    count as usize
 }

@@ -27,6 +27,7 @@ fn main() {
         ("bad_memory", edges::bad_memory),
         ("bad_descriptors", edges::bad_descriptors),
         ("wrong_kinds", edges::wrong_kinds),
+        ("own_descriptors", files::own_descriptors),
         ("raw_syscalls", plain::raw_syscalls),
     ]);
 }

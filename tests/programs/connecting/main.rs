@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod about;
+mod bytes_left;
+
 mod making;
 
 use convoy_tests::kit::main as run;
@@ -31,6 +33,7 @@ fn main() {
         ("both_ends_one_thread", making::both_ends_one_thread),
         ("options", about::options),
         ("options_at_work", about::options_at_work),
+        ("bytes_left", bytes_left::bytes_left),
         ("datagrams", about::datagrams),
     ]);
 }

@@ -15,7 +15,7 @@ pub struct End {
     pub descriptors: Vec<c_int>,
     /// Those that an epoll has. While another copy is open, the kernel goes on to report for them when they are closed; Convoy
     /// does not, so they stay open as long as there are others.
-    watched: Vec<c_int>,
+    pub watched: Vec<c_int>,
     /// Bytes on their way to this end, and to the other.
     pub inbound: usize,
     pub outbound: usize,

@@ -123,10 +123,11 @@ impl End {
         self.child(fd, 1, 0)
     }
 
-    /// Unread bytes behind which the other end has finished: they cannot be put into the kernel's connection any more, so they
-    /// are lost to programs without Convoy (docs/compatibility.md).
-    fn has_last_bytes(&self) -> bool {
-        self.inbound > 0 && self.there_sends_no_more
+    /// Unread bytes that change hands leave traces: behind the end of what the other end sends they cannot be put into the
+    /// kernel's connection any more, so they are lost to programs without Convoy (docs/compatibility.md); and to an epoll
+    /// they come twice, which an edge-triggered one tells twice.
+    fn has_bytes_to_move(&self) -> bool {
+        self.inbound > 0 && (self.there_sends_no_more || !self.watched.is_empty())
     }
 
     fn child(&mut self, fd: c_int, how: usize, count: usize) -> String {
@@ -141,7 +142,7 @@ impl End {
 
     /// A child becomes another image, with or without the library.
     pub fn exec(&mut self, fd: c_int, how: usize, count: usize) -> String {
-        if self.has_last_bytes() {
+        if self.has_bytes_to_move() {
             return "skipped".into();
         }
         let work = Work::choose(self, how, count);
@@ -161,7 +162,7 @@ impl End {
 
     /// Over a Unix socket to this very process, under another number.
     pub fn pass_to_itself(&mut self, fd: c_int) -> String {
-        if self.descriptors.len() >= MOST_COPIES || self.has_last_bytes() {
+        if self.descriptors.len() >= MOST_COPIES || self.has_bytes_to_move() {
             return "skipped".into();
         }
         let (ours, theirs) = unix_pair();
@@ -173,7 +174,7 @@ impl End {
     /// To a process that is no child of the one that made the connection.
     pub fn pass(&mut self, worker: &Worker, numbers: &[usize]) -> String {
         let Some(fd) = self.descriptor(numbers[0]) else { return "closed".into() };
-        if self.has_last_bytes() {
+        if self.has_bytes_to_move() {
             return "skipped".into();
         }
         self.settle();

@@ -92,7 +92,7 @@ impl End {
             return "skipped".into();
         }
         let sent = sys::send(fd, b"!", libc::MSG_OOB | libc::MSG_NOSIGNAL);
-        let there = self.link.ask("urgent");
+        let there = self.link.ask("receive-urgent");
         let behind = self.link.send_with(1, libc::MSG_NOSIGNAL);
         format!("{} {there} {} {}", show(sent), show(behind), self.link.ask("recv 1"))
     }
@@ -102,7 +102,7 @@ impl End {
         if !self.is_quiet() {
             return "skipped".into();
         }
-        let sent = self.link.ask("send-urgent");
+        let sent = self.link.ask("urgent");
         let urgent = sys::receive_urgent(fd);
         let behind = self.link.ask("send 1");
         format!("{sent} {urgent} {behind} {:?}", self.link.recv_all(1, 1))

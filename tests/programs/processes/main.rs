@@ -5,6 +5,7 @@ mod execs;
 mod forks;
 mod limits;
 mod places;
+mod strangers;
 
 use convoy_tests::kit::{Link, main as run};
 use convoy_tests::say;
@@ -44,6 +45,7 @@ fn main() {
         ("confined_from_the_start", limits::confined_from_the_start),
         ("new_root", limits::new_root),
         ("no_room_for_files", limits::no_room_for_files),
+        ("connected_by_a_parent", strangers::connected_by_a_parent),
         ("exec_itself", |case| execs::exec_itself(case, true)),
         ("exec_itself_plain", |case| execs::exec_itself(case, false)),
         ("exec_without_fork", execs::exec_without_fork),

@@ -1,4 +1,5 @@
-//! PostgreSQL: a process for each connection, under pgbench, with the accounts checked.
+//! PostgreSQL: a process for each connection, under pgbench, with the accounts checked, and with clients of two kinds:
+//! libpq, and asyncpg, which has a protocol machine of its own.
 
 use std::ffi::CString;
 use std::fs;
@@ -6,8 +7,10 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use convoy_tests::Arena;
 use convoy_tests::arena::{both, find, free_port};
+use convoy_tests::{Arena, Service};
+
+use crate::scripts::python_with;
 
 /// The server refuses to run as root; then it and its clients run as the user that its package has made.
 fn identity() -> Option<(u32, u32)> {
@@ -28,9 +31,32 @@ struct Postgres<'a> {
     port: String,
 }
 
-impl Postgres<'_> {
+impl<'a> Postgres<'a> {
+    /// A fresh database that answers.
+    fn start(arena: &'a Arena) -> (Self, Service<'a>) {
+        let number = free_port();
+        let postgres = Self { arena, port: number.to_string() };
+        let data = arena.path("data");
+        data_directory(&postgres, &data);
+        let settings =
+            ["listen_addresses=127.0.0.1", "fsync=off", "unix_socket_directories=", "autovacuum=off"];
+        let mut arguments = vec!["-D", data.to_str().unwrap(), "-p", &postgres.port];
+        settings.iter().for_each(|setting| arguments.extend(["-c", setting]));
+        let server = arena.start("postgres", postgres.command("postgres", &arguments));
+        arena.listening(number);
+        arena.eventually("answers", || {
+            let command = postgres.command("psql", &["-XAtc", "select 1"]);
+            arena.try_run(command, std::time::Duration::from_secs(30)).status.success()
+        });
+        (postgres, server)
+    }
+
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
-        let mut command = self.arena.command(find(program, "postgresql"), arguments);
+        self.client(self.arena.command(find(program, "postgresql"), arguments))
+    }
+
+    /// Lets a command find the server, and run as its user.
+    fn client(&self, mut command: Command) -> Command {
         command.env("PGHOST", "127.0.0.1").env("PGPORT", &self.port).env("PGDATABASE", "postgres");
         command.env("HOME", self.arena.path("")).env_remove("PGUSER").env("PGCONNECT_TIMEOUT", "20");
         if let Some((user, group)) = identity() {
@@ -69,19 +95,7 @@ fn data_directory(postgres: &Postgres<'_>, path: &Path) {
 }
 
 fn exercise(arena: &Arena) -> String {
-    let number = free_port();
-    let postgres = Postgres { arena, port: number.to_string() };
-    let data = arena.path("data");
-    data_directory(&postgres, &data);
-    let settings = ["listen_addresses=127.0.0.1", "fsync=off", "unix_socket_directories=", "autovacuum=off"];
-    let mut arguments = vec!["-D", data.to_str().unwrap(), "-p", &postgres.port];
-    settings.iter().for_each(|setting| arguments.extend(["-c", setting]));
-    let server = arena.start("postgres", postgres.command("postgres", &arguments));
-    arena.listening(number);
-    arena.eventually("answers", || {
-        let command = postgres.command("psql", &["-XAtc", "select 1"]);
-        arena.try_run(command, std::time::Duration::from_secs(30)).status.success()
-    });
+    let (postgres, server) = Postgres::start(arena);
     let mut said = Vec::new();
     postgres.run("pgbench", &["-i", "-q", "-s", "1"]);
     said.push(postgres.query("select count(*) from pgbench_accounts"));
@@ -105,6 +119,38 @@ fn exercise(arena: &Arena) -> String {
     );
     said.push(server.end(libc::SIGINT).to_string());
     said.join("\n")
+}
+
+/// A script that checks everything itself; a copy of it, because the server's user may not be able to read it here.
+fn scripted(arena: &Arena, text: &str, module: (&str, &str)) -> String {
+    let python = python_with(&[module]);
+    let (postgres, server) = Postgres::start(arena);
+    let script = arena.file("script.py", text);
+    let said = arena.run(postgres.client(arena.command(python, &[script.to_str().unwrap()]))).stdout;
+    let status = server.end(libc::SIGINT);
+    format!("{said}{status}")
+}
+
+#[test]
+fn postgres_libpq() {
+    both(true, |arena| {
+        scripted(
+            arena,
+            include_str!("../../programs/python/postgres_libpq.py"),
+            ("psycopg2", "python3-psycopg2"),
+        )
+    });
+}
+
+#[test]
+fn postgres_asyncpg() {
+    both(true, |arena| {
+        scripted(
+            arena,
+            include_str!("../../programs/python/postgres_asyncpg.py"),
+            ("asyncpg", "python3-asyncpg"),
+        )
+    });
 }
 
 #[test]

@@ -1,19 +1,12 @@
 //! Python: http.server under curl, and asyncio on both ends.
 
 use std::fs;
-use std::path::Path;
 
 use convoy_tests::Arena;
 use convoy_tests::arena::{both, find, free_port};
 use convoy_tests::kit::pattern;
 
-fn python() -> std::path::PathBuf {
-    find("python3", "python3")
-}
-
-fn script(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/python").join(name).display().to_string()
-}
+use crate::scripts::{python, script};
 
 fn http_server(arena: &Arena) -> String {
     let number = free_port();
@@ -51,16 +44,17 @@ fn http_server(arena: &Arena) -> String {
 fn asyncio(arena: &Arena) -> String {
     let number = free_port();
     let port = number.to_string();
-    let server = arena.start("python", arena.command(python(), &[&script("echo_server.py"), &port]));
+    let server = arena.start("python", arena.command(python(), &[&script("python/echo_server.py"), &port]));
     arena.listening(number);
-    let said = arena.run(arena.command(python(), &[&script("echo_client.py"), &port, "60", "60"])).stdout;
+    let said =
+        arena.run(arena.command(python(), &[&script("python/echo_client.py"), &port, "60", "60"])).stdout;
     let status = server.end(libc::SIGTERM);
     format!("{said}{status}")
 }
 
 /// Both ends, threads and processes inside one interpreter.
 fn modules(arena: &Arena) -> String {
-    arena.run(arena.command(python(), &[&script("modules.py")])).stdout
+    arena.run(arena.command(python(), &[&script("python/modules.py")])).stdout
 }
 
 #[test]

@@ -1,0 +1,31 @@
+//! Convoy's own descriptors in a listing of the process's descriptors: left out, because programs count what they find
+//! there to see whether they leak, and end what they do not know.
+
+use crate::sys;
+use crate::table::{self, Entry};
+use core::ffi::{CStr, c_int};
+
+/// Where a process finds its own descriptors; `/dev/fd` leads here as well.
+const OWN: &CStr = c"/proc/self/fd";
+
+/// Whether `name`, found in the open directory `directory`, is to be left out.
+pub fn hides(directory: c_int, name: &CStr) -> bool {
+    private(name) && sys::fstat(directory).is_ok_and(|found| is_own(&found))
+}
+
+/// Whether `name`, found in the directory `path`, is to be left out.
+pub fn hides_at(path: &CStr, name: &CStr) -> bool {
+    private(name) && sys::stat(path).is_ok_and(|found| is_own(&found))
+}
+
+fn private(name: &CStr) -> bool {
+    number(name.to_bytes()).is_some_and(|fd| table::get(fd) == Entry::Private)
+}
+
+fn is_own(found: &libc::stat) -> bool {
+    sys::stat(OWN).is_ok_and(|own| (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino))
+}
+
+fn number(name: &[u8]) -> Option<c_int> {
+    core::str::from_utf8(name).ok()?.parse().ok()
+}
