@@ -208,7 +208,7 @@ fn perform(stream: &mut Stream, verb: &str, numbers: &[usize]) -> String {
             "there".into()
         }
         "poll" => sys::events(sys::poll_one(stream.fd, i16::try_from(first).unwrap(), -1)),
-        "urge" => show(sys::send(stream.fd, b"!", libc::MSG_OOB)),
+        "urgent" => show(sys::send(stream.fd, b"!", libc::MSG_OOB)),
         "skip" => {
             stream.out.advance(first);
             stream.inn.advance(piece);

@@ -134,7 +134,7 @@ pub(crate) fn urgent_mark(case: &mut Case) {
         link.ask("send 20");
         await_count(link.fd, 20);
         say!("{round}: no mark: {}", at_mark(link.fd));
-        let signal = signalled(&COUNT, || drop(link.ask("urge")));
+        let signal = signalled(&COUNT, || drop(link.ask("urgent")));
         say!("signal {signal}, {}", await_urgent(link.fd, round));
         say!("before the mark: {}, {}", at_mark(link.fd), show(sys::ioctl_int(link.fd, libc::FIONREAD)));
         say!("up to it: {}", show(link.recv_with(100, 0)));
@@ -153,7 +153,7 @@ pub(crate) fn urgent_inline(case: &mut Case) {
     say!("inline: {}", show(sys::setsockopt(link.fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, &1_i32)));
     for round in 0..3 {
         link.ask("send 20");
-        link.ask("urge");
+        link.ask("urgent");
         sys::poll_one(link.fd, libc::POLLPRI, 10_000);
         say!("{round}: up to it: {}, {}", show(link.recv_with(100, 0)), at_mark(link.fd));
         let mut byte = [0];
