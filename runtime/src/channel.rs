@@ -29,7 +29,7 @@ use convoy_aggregator::path::{ReceivePath, SendPath};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 pub use far::Way;
-pub use list::{AGENT_SERIAL, all, at, moved, of_answer, refuse, with_agent, with_peer};
+pub use list::{AGENT_SERIAL, all, at, at_exit, moved, of_answer, refuse, with_agent, with_peer};
 
 /// How many closed slots are looked at for one whose other end is closed too.
 const FREE_LOOKS: u32 = 8;

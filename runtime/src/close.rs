@@ -130,6 +130,7 @@ pub fn at_exit() {
     epoll::at_exit();
     bell::at_exit();
     stats::withdraw();
+    channel::at_exit();
 }
 
 /// shutdown(2): the kernel connection carries it; what was sent before is on the channel already.

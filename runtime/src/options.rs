@@ -15,12 +15,11 @@ const TCP_TX_DELAY: i32 = 37;
 
 /// Options that need the kernel's data path because the channel does not honour them, with the value that they have when
 /// nobody has set them.
-const DEMOTING: [(i32, i32, i32); 14] = [
+const DEMOTING: [(i32, i32, i32); 13] = [
     (libc::SOL_SOCKET, libc::SO_RCVLOWAT, 1),
     (libc::SOL_SOCKET, libc::SO_OOBINLINE, 0),
     (libc::SOL_SOCKET, libc::SO_PEEK_OFF, -1),
     (libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, -1),
-    (libc::SOL_SOCKET, libc::SO_ZEROCOPY, 0),
     (libc::SOL_SOCKET, libc::SO_TIMESTAMP, 0),
     (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0),
     (libc::SOL_SOCKET, libc::SO_TIMESTAMPING, 0),

@@ -107,6 +107,7 @@ mod connecting {
             addresses_v4,
             addresses_v6,
             addresses_mapped,
+            bytes_left,
             traffic_v6,
             traffic_mapped,
             mapped_to_plain,

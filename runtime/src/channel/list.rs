@@ -7,6 +7,7 @@ use crate::lock::Mutex;
 use crate::process::{self, Identity};
 use crate::registry::{Answer, Found, Locked};
 use crate::session::Session;
+use crate::shm::lock;
 use crate::shm::party::Party;
 use crate::shm::segment::{Geometry, Segment, SlotState};
 use crate::{stats, sys, table};
@@ -36,6 +37,16 @@ pub fn at(index: u32) -> Option<&'static Channel> {
 /// All channels this process has ever had.
 pub fn all() -> impl Iterator<Item = &'static Channel> {
     (0..COUNT.load(Ordering::Acquire) as u32).filter_map(at)
+}
+
+/// The process ends: no other thread of it is inside a lock of a channel from now on. Its death there would end the channel, for
+/// the peer and for other processes that have it.
+pub fn at_exit() {
+    lock::last_thread();
+    for channel in all().filter(|channel| channel.usable()) {
+        drop(channel.lock_sending());
+        drop(channel.lock_receiving());
+    }
 }
 
 /// The two ends of the channel to `peer`, as (serial, index); makes or attaches it if need be. The caller holds

@@ -19,6 +19,17 @@ pub enum LockError {
     Reentered,
 }
 
+/// The thread that ends the process, once there is one: no other takes a lock from then on.
+///
+/// Written by that thread before it takes and releases a lock; read by others after they have taken that lock, whose order
+/// lets them see it.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+/// This thread is about to end the process. A lock that it takes and releases now is held by no other thread at the end.
+pub fn last_thread() {
+    LAST.store(own_mark(), Ordering::Relaxed);
+}
+
 const SPINS: u32 = 64;
 const YIELDS_BEFORE_LOOKING: u32 = 256;
 
@@ -33,8 +44,22 @@ impl SharedLock {
         let own = own_mark();
         inside::enter();
         match self.0.compare_exchange(0, own, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => Ok(()),
-            Err(holder) => self.contend(own, holder).inspect_err(|_| inside::leave()),
+            Ok(_) => {}
+            Err(holder) => self.contend(own, holder).inspect_err(|_| inside::leave())?,
+        }
+        let last = LAST.load(Ordering::Relaxed);
+        if last != 0 && last != own {
+            self.give_up_for_good();
+        }
+        Ok(())
+    }
+
+    /// The process ends, and another thread sees to it: this one must not hold a lock then.
+    #[cold]
+    fn give_up_for_good(&self) -> ! {
+        self.release();
+        loop {
+            sys::sleep_ns(1_000_000_000);
         }
     }
 
