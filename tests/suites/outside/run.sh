@@ -3,6 +3,7 @@
 #
 #   run.sh RUNNER LIBRARY REPORT [SUITE...]
 #
+# The rows of suites that are not named stay in REPORT as they are.
 # RUNNER is a script that runs one suite: `RUNNER SUITE` natively, `RUNNER SUITE LIBRARY` preloaded, comparing test by test
 # (it names each test that passes natively and not preloaded, and fails then); `RUNNER --list` lists the suites.
 # Environment: TIMES (3) preloaded runs of each suite, BASE_RUNS (2) native ones: what flickers there does not count.
@@ -38,7 +39,17 @@ version() {
     apt-cache policy "$package" 2>/dev/null | awk '/Candidate:/ {print $2; found = 1} END {if (!found) print "-"}'
 }
 
-row() { printf '| %s | %s | %s | %s | %s | %s | %s | %s |\n' "$@" >>"$REPORT"; }
+# Puts a row in the place of the one that REPORT has of the same suite, or behind the last.
+row() {
+    local line
+    line=$(printf '| %s ' "$@")"|"
+    if grep -q "^| $1 |" "$REPORT"; then
+        awk -v suite="| $1 |" -v line="$line" 'index($0, suite) == 1 {$0 = line} {print}' "$REPORT" >"$WORK/report"
+        cat "$WORK/report" >"$REPORT"
+    else
+        printf '%s\n' "$line" >>"$REPORT"
+    fi
+}
 
 run_suite() { # SUITE; false when a test that passes natively did not pass once
     local suite=$1 turn out known natively preloaded="" worst=0 promoted=0 bytes=0 regressions
@@ -56,18 +67,21 @@ run_suite() { # SUITE; false when a test that passes natively did not pass once
         promoted=$(counted promotions)
         bytes=$(counted bytes_sent)
     done
-    row "$suite" "$(version "$suite")" "$natively" "$preloaded" "$worst" "$promoted" "$bytes" "$(counted kernel_bytes_sent)"
+    row "$suite" "$(version "$suite")" "$BASE_RUNS" "$natively" "$preloaded" "$worst" "$promoted" "$bytes" "$(counted kernel_bytes_sent)"
     [ "$worst" -eq 0 ] && [ "$promoted" -gt 0 ]
 }
 
-{
-    printf '# Test suites of other projects under Convoy\n\n'
-    printf 'Each suite ran natively %s times, and %s times under Convoy with its default settings. Counted are the tests that\n' "$BASE_RUNS" "$TIMES"
-    printf 'pass in every native run. "Not" is the worst of the preloaded runs; streams and bytes are those of the last one.\n'
-    printf 'Written by ./dev compat.\n\n'
-    printf '| suite | version | pass natively | of these under Convoy | not | streams promoted | bytes on the channel | by the kernel |\n'
-    printf '|---|---|--:|--:|--:|--:|--:|--:|\n'
-} >"$REPORT"
+[ -e "$REPORT" ] || cat >"$REPORT" <<'HEAD'
+# Test suites of other projects under Convoy
+
+Each suite ran natively first, then under Convoy with its default settings, as many times as there are numbers. Counted are the
+tests that pass in every native run. "Not" is the worst of the preloaded runs; streams and bytes are those of the last one: a
+suite's programs mostly talk to programs of the same suite, over connections that are too short, or too few, to be promoted often.
+Written by `./dev compat`.
+
+| suite | version | native runs | pass natively | of these under Convoy | not | streams promoted | bytes on the channel | by the kernel |
+|---|---|--:|--:|--:|--:|--:|--:|--:|
+HEAD
 failed=0
 for suite in $(if [ $# -gt 0 ]; then printf '%s\n' "$@"; else suites; fi); do
     printf '== %s\n' "$suite"
