@@ -9,13 +9,17 @@
 use crate::config::{self, settings};
 use crate::position::Opener;
 use crate::table::{self, Entry};
-use crate::{
-    bell, close, confine, demote, epoll, fork, inside, iov, listing, options, session, socket, stats, stream,
-    sys, transfer, wait,
-};
+use crate::{close, confine, demote, epoll, iov, listing, options, socket, stats, stream, transfer, wait};
 use core::ffi::{CStr, c_int, c_void};
 
+mod processes;
+
 pub use crate::inside::Heap;
+pub use processes::{
+    after_failed_exec, after_fork_in_child, after_fork_in_parent, before_chroot, before_confinement,
+    before_exec, before_exit, before_fork, before_identity_change, fork_failed, in_vfork_child,
+    io_uring_allowed, passive, signal, start,
+};
 
 /// Outcome of a call offered to the runtime; `None` means "make the real call".
 pub type Handled = Option<Result<usize, c_int>>;
@@ -327,103 +331,6 @@ pub fn readable_bytes(fd: c_int) -> Handled {
 /// What a message that was received with TCP_INQ on reports as control data of that kind; nothing without the option.
 pub fn bytes_left(fd: c_int) -> Option<c_int> {
     options::bytes_left(fd)
-}
-
-// ---- processes ------------------------------------------------------------------------------------
-
-/// Before fork and _Fork (not vfork): takes what must not be held by another thread.
-pub fn before_fork() {
-    fork::before();
-}
-/// In the parent afterwards, also when there is no child: then [`fork_failed`] is to follow.
-pub fn after_fork_in_parent() {
-    fork::after_in_parent();
-}
-/// fork gave an error.
-pub fn fork_failed() {
-    fork::failed();
-}
-/// In the child afterwards.
-pub fn after_fork_in_child() {
-    fork::after_in_child();
-}
-
-/// Before exec of another image in this process, and in posix_spawn for descriptors that the child inherits.
-pub fn before_exec() {
-    close::before_exec();
-}
-/// After an exec that failed.
-pub fn after_failed_exec() {
-    close::after_failed_exec();
-}
-/// At exit, _exit, quick_exit: everything published, nothing left behind.
-pub fn before_exit() {
-    if confine::confined() { fork::at_exit() } else { close::at_exit() }
-}
-
-/// True in a child made by vfork (or clone with shared memory): hooks must then only make the real call. Not asked in a
-/// process that has confined itself, which might not be allowed to.
-pub fn in_vfork_child() -> bool {
-    !confine::confined() && fork::in_vfork_child()
-}
-
-/// True where Convoy takes no part in what becomes of the process: in such a child, and in a process that has confined
-/// itself.
-pub fn passive() -> bool {
-    confine::confined() || fork::in_vfork_child()
-}
-
-/// Before the process confines itself by seccomp(2): whatever the runtime might do later could be forbidden.
-pub fn before_confinement() {
-    confine::before();
-}
-
-/// A signal has arrived for which the program has a handler, which `run` runs, unless that has to wait: then it comes
-/// again. `ours` is the address of the handler that asks.
-///
-/// # Safety
-/// The first three are a signal handler's arguments, as the kernel gave them.
-pub unsafe fn signal(
-    signal: c_int,
-    info: *mut libc::siginfo_t,
-    context: *mut c_void,
-    ours: usize,
-    run: impl FnOnce(),
-) {
-    // SAFETY: the caller's promise.
-    if unsafe { inside::defer(signal, info, context, ours) } {
-        return;
-    }
-    let frame = 0u8;
-    let before = inside::handler_begins(signal, &raw const frame as u64);
-    run();
-    inside::handler_ends(before);
-}
-
-/// Before setuid, setreuid, setresuid, seteuid, setgid..., for the registry belongs to a user; and before the process's
-/// children, or the process, are put into other namespaces of processes or users.
-pub fn before_identity_change() {
-    session::before_identity_change();
-}
-
-/// Before chroot: what is found by a path is lost.
-pub fn before_chroot() {
-    session::before_chroot();
-}
-
-/// Once, when the library is loaded. Reads the settings; opens nothing.
-pub fn start() {
-    sys::find_clock();
-    config::load();
-    fork::start();
-    sys::at_thread_end(bell::at_thread_end);
-}
-
-/// What `CONVOY_IO_URING` says: false (the default) lets io_uring_setup fail with ENOSYS, and is counted.
-pub fn io_uring_allowed() -> bool {
-    let allowed = settings().io_uring_allow;
-    stats::process().bypasses_io_uring.add(u64::from(!allowed));
-    allowed
 }
 
 const EINPROGRESS: c_int = -libc::EINPROGRESS;

@@ -3,11 +3,13 @@
 //! program is the same in every run.
 //!
 //! Here is what concerns all connections: opening them, the epolls, a pipe, a child that holds copies of everything.
-//! `end` has the plain calls on one connection, `waits` the calls that sleep, `holders` the other processes.
+//! `end` has the plain calls on one connection, `forms` the longer of them, `waits` the calls that sleep, `holders` the other
+//! processes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
 
 mod end;
+mod forms;
 mod holders;
 mod waits;
 
