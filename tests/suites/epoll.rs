@@ -77,6 +77,7 @@ mod epoll_groups {
             control_while_waiting,
             closed_while_waiting,
             signal_while_waiting,
+            masks_while_waiting,
             wake_by_event_counter,
             listener_and_streams,
             busy_streams_and_listener,

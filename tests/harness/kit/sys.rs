@@ -312,6 +312,23 @@ pub fn on_signal(signal: c_int, handler: extern "C" fn(c_int), flags: c_int) {
     status(unsafe { libc::sigaction(signal, &raw const action, null_mut()) }).unwrap();
 }
 
+/// A set of signals.
+pub fn mask(signals: &[i32]) -> libc::sigset_t {
+    // SAFETY: a set is filled by the calls below.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        signals.iter().for_each(|&signal| assert_eq!(libc::sigaddset(&raw mut set, signal), 0));
+        set
+    }
+}
+
+/// Blocks a signal in this thread.
+pub fn block(signal: i32) {
+    // SAFETY: a valid set; the old one is not asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &mask(&[signal]), null_mut()) };
+}
+
 /// Sets a signal to SIG_IGN or SIG_DFL.
 pub fn disposition(signal: c_int, value: libc::sighandler_t) {
     // SAFETY: one of the two fixed dispositions.

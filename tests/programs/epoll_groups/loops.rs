@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use convoy_tests::kit::epoll::{ET, Epoll, IN, ONESHOT, OUT};
+use convoy_tests::kit::pester::pester;
 use convoy_tests::kit::stream::Stream;
-use convoy_tests::kit::{Case, Errno, sys};
+use convoy_tests::kit::{Case, Errno, show, sys};
 use convoy_tests::say;
 
-use crate::{arrive, count};
+use crate::{SIGNALS, arrive, count};
 
 /// Several threads take events from one epoll, edge-triggered; no edge is lost, each byte is read once.
 pub(crate) fn threads_in_one_epoll(case: &mut Case) {
@@ -144,20 +145,37 @@ pub(crate) fn signal_while_waiting(case: &mut Case) {
     epoll.add(link.fd, IN, 1).unwrap();
     for flags in [0, libc::SA_RESTART] {
         sys::on_signal(libc::SIGUSR1, count, flags);
-        // SAFETY: no memory is involved.
-        let target = unsafe { libc::pthread_self() };
-        let done = AtomicI32::new(0);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while done.load(Ordering::SeqCst) == 0 {
-                    // SAFETY: the thread waits for this one.
-                    unsafe { libc::pthread_kill(target, libc::SIGUSR1) };
-                    std::thread::sleep(std::time::Duration::from_millis(1));
-                }
-            });
-            say!("{}", epoll.look(-1));
-            done.store(1, Ordering::SeqCst);
+        say!("{}", pester(|| epoll.look(-1)));
+    }
+}
+
+/// A signal that is blocked but for the time of the sleep ends the sleep, and only then; events come first.
+pub(crate) fn masks_while_waiting(case: &mut Case) {
+    sys::on_signal(libc::SIGUSR1, count, 0);
+    let mut link = case.link();
+    sys::block(libc::SIGUSR1);
+    let epoll = Epoll::new();
+    epoll.add(link.fd, IN, 1).unwrap();
+    let wait = |milliseconds: i32| {
+        let mut event = libc::epoll_event { events: 0, u64: 0 };
+        // SAFETY: room for one event, and a valid mask.
+        let result = sys::status(unsafe {
+            libc::epoll_pwait(epoll.fd, &raw mut event, 1, milliseconds, &sys::mask(&[]))
         });
+        format!("{}, signals {}", show(result), SIGNALS.load(Ordering::SeqCst))
+    };
+    for round in 0..5 {
+        // SAFETY: no memory is involved.
+        unsafe { libc::raise(libc::SIGUSR1) };
+        say!("{round}: {}, signals {}", epoll.look(5), SIGNALS.load(Ordering::SeqCst));
+        say!("epoll_pwait: {}", wait(-1));
+        say!("without a signal: {}", wait(5));
+        link.ask("send 4");
+        link.await_bytes(4);
+        // SAFETY: as above.
+        unsafe { libc::raise(libc::SIGUSR1) };
+        say!("with an event: {}", wait(-1));
+        say!("recv: {}, then: {}", show(link.recv_with(10, 0)), wait(-1));
     }
 }
 

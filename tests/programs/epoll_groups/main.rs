@@ -25,6 +25,7 @@ fn main() {
         ("control_while_waiting", loops::control_while_waiting),
         ("closed_while_waiting", loops::closed_while_waiting),
         ("signal_while_waiting", loops::signal_while_waiting),
+        ("masks_while_waiting", loops::masks_while_waiting),
         ("wake_by_event_counter", others::wake_by_event_counter),
         ("listener_and_streams", others::listener_and_streams),
         ("busy_streams_and_listener", others::busy_streams_and_listener),

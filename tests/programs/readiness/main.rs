@@ -37,22 +37,6 @@ pub(crate) extern "C" fn count(_: i32) {
     SIGNALS.fetch_add(1, Ordering::SeqCst);
 }
 
-/// A set of signals.
-pub(crate) fn mask(signals: &[i32]) -> libc::sigset_t {
-    // SAFETY: a set is filled by the calls below.
-    unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        signals.iter().for_each(|&signal| assert_eq!(libc::sigaddset(&raw mut set, signal), 0));
-        set
-    }
-}
-
-pub(crate) fn block(signal: i32) {
-    // SAFETY: a valid set; the old one is not asked for.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &mask(&[signal]), std::ptr::null_mut()) };
-}
-
 /// Eight streams, each of which the puppet answers in turn, served by one loop.
 pub(crate) fn serve(case: &mut Case, mut wait: impl FnMut(&[i32]) -> Vec<i32>) {
     let mut links = case.links(8);

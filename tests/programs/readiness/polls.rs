@@ -7,7 +7,7 @@ use convoy_tests::kit::{Case, Link, show, sys};
 use convoy_tests::say;
 use libc::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP};
 
-use crate::{SIGNALS, block, count, mask, serve};
+use crate::{SIGNALS, count, serve};
 
 const ALL: i16 = POLLIN | POLLOUT | POLLPRI | POLLRDHUP;
 
@@ -202,7 +202,7 @@ pub(crate) fn poll_listener(case: &mut Case) {
 pub(crate) fn ppoll_signals(case: &mut Case) {
     sys::on_signal(libc::SIGUSR1, count, 0);
     let mut link = case.link();
-    block(libc::SIGUSR1);
+    sys::block(libc::SIGUSR1);
     let mut set = [libc::pollfd { fd: link.fd, events: POLLIN, revents: 0 }];
     for round in 0..5 {
         // SAFETY: no memory is involved.
@@ -211,12 +211,12 @@ pub(crate) fn ppoll_signals(case: &mut Case) {
         say!("poll: {}", show(sys::poll(&mut set, 5)));
         say!("still: {}", SIGNALS.load(Ordering::SeqCst));
         // SAFETY: valid entries and a valid mask.
-        let result = unsafe { libc::ppoll(set.as_mut_ptr(), 1, std::ptr::null(), &mask(&[])) };
+        let result = unsafe { libc::ppoll(set.as_mut_ptr(), 1, std::ptr::null(), &sys::mask(&[])) };
         say!("ppoll: {}, signals {}", show(sys::status(result)), SIGNALS.load(Ordering::SeqCst));
         link.ask("send 4");
         link.await_bytes(4);
         // SAFETY: as above.
-        let result = unsafe { libc::ppoll(set.as_mut_ptr(), 1, std::ptr::null(), &mask(&[])) };
+        let result = unsafe { libc::ppoll(set.as_mut_ptr(), 1, std::ptr::null(), &sys::mask(&[])) };
         say!("data: {} {}", show(sys::status(result)), show(link.recv_with(10, 0)));
     }
 }

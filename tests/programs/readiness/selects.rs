@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use convoy_tests::kit::{Case, show, sys};
 use convoy_tests::say;
 
-use crate::{SIGNALS, block, count, mask, serve};
+use crate::{SIGNALS, count, serve};
 
 /// A set of descriptors of any size.
 struct Set(Vec<u64>);
@@ -166,7 +166,7 @@ pub(crate) fn select_large_numbers(case: &mut Case) {
 pub(crate) fn pselect_signals(case: &mut Case) {
     sys::on_signal(libc::SIGUSR1, count, 0);
     let mut link = case.link();
-    block(libc::SIGUSR1);
+    sys::block(libc::SIGUSR1);
     for round in 0..5 {
         // SAFETY: no memory is involved.
         unsafe { libc::raise(libc::SIGUSR1) };
@@ -174,14 +174,15 @@ pub(crate) fn pselect_signals(case: &mut Case) {
         let mut readers = Set::of(&[link.fd]);
         // SAFETY: a valid set and mask.
         let result = unsafe {
-            libc::pselect(link.fd + 1, readers.pointer(), none, none, std::ptr::null(), &mask(&[]))
+            libc::pselect(link.fd + 1, readers.pointer(), none, none, std::ptr::null(), &sys::mask(&[]))
         };
         say!("{round}: {}, signals {}", show(sys::status(result)), SIGNALS.load(Ordering::SeqCst));
         link.ask("send 4");
         let (mut readers, time) = (Set::of(&[link.fd]), sys::timespec(30_000));
         // SAFETY: as above.
-        let result =
-            unsafe { libc::pselect(link.fd + 1, readers.pointer(), none, none, &raw const time, &mask(&[])) };
+        let result = unsafe {
+            libc::pselect(link.fd + 1, readers.pointer(), none, none, &raw const time, &sys::mask(&[]))
+        };
         say!("data: {} {}", show(sys::status(result)), show(link.recv_with(4, libc::MSG_WAITALL)));
     }
 }
