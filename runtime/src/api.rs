@@ -16,9 +16,9 @@ mod processes;
 
 pub use crate::inside::Heap;
 pub use processes::{
-    after_failed_exec, after_fork_in_child, after_fork_in_parent, before_chroot, before_confinement,
-    before_exec, before_exit, before_fork, before_identity_change, fork_failed, in_vfork_child,
-    io_uring_allowed, passive, signal, start,
+    after_failed_chroot, after_failed_exec, after_fork_in_child, after_fork_in_parent, before_chroot,
+    before_confinement, before_exec, before_exit, before_fork, before_identity_change, fork_failed,
+    in_vfork_child, io_uring_allowed, passive, signal, start,
 };
 
 /// Outcome of a call offered to the runtime; `None` means "make the real call".
@@ -295,8 +295,9 @@ pub unsafe fn epoll_wait(
 /// # Safety
 /// `value` is null or points to `length` readable bytes.
 pub unsafe fn before_setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: u32) {
-    let _ = (value, length);
-    options::before_set(fd, level, name);
+    // SAFETY: the caller's promise.
+    let number = (length >= 4 && !value.is_null()).then(|| unsafe { value.cast::<c_int>().read_unaligned() });
+    options::before_set(fd, level, name, number);
 }
 
 /// Before the real getsockopt on a tracked descriptor: one option reads the stream.

@@ -2,10 +2,9 @@
 //! and any other may end them. So Convoy takes its leave before that, for good: streams go back to the kernel, nothing is
 //! followed any more, and hooks make the real call and nothing else.
 
-use crate::api::Reason;
 use crate::socket::{self, State};
 use crate::table::{self, Entry};
-use crate::{agent, channel, close, demote, epoll, fork, process, stats, sys};
+use crate::{channel, epoll, fork, process, session, stats};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Never reset: a filter cannot be taken away.
@@ -24,11 +23,20 @@ pub fn before() {
     }
     let joined = process::own() != process::Identity::NOBODY;
     let staying = if joined { leave_channels() } else { Vec::new() };
+    let mut given_up = Vec::new();
     for (fd, entry) in table::tracked_in(0, u32::MAX) {
         if is_kernels(entry, &staying) {
             table::take(fd);
+            given_up.extend(match entry {
+                Entry::Socket(index) if !given_up.contains(&index) => Some(index),
+                _ => None,
+            });
         }
     }
+    // Candidates stay counted: their other holders must not move what this process reads.
+    let streams =
+        given_up.into_iter().filter_map(socket::at).filter(|socket| socket.state() == State::Promoted);
+    streams.for_each(|socket| fork::change_holders(socket, false));
 }
 
 /// Gives the sockets that could not go back, because unread bytes are in a channel.
@@ -36,21 +44,7 @@ fn leave_channels() -> Vec<u32> {
     let mut staying = Vec::new();
     stats::dump();
     channel::hold::release_all();
-    for (index, socket) in socket::all() {
-        while socket.state() == State::Moving {
-            sys::sched_yield();
-        }
-        if socket.state() == State::Promoted {
-            if demote::demote(socket.fd.load(Ordering::Relaxed), Reason::Identity) {
-                // Candidates stay counted until the exit: their other holders must not move what this process reads.
-                fork::change_holders(socket, false);
-            } else {
-                staying.push(index);
-            }
-        }
-        close::withdraw_offer(socket);
-        agent::withdraw(index, socket);
-    }
+    session::leave_streams(|index| staying.push(index));
     stats::withdraw();
     staying
 }

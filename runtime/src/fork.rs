@@ -6,6 +6,7 @@
 //! kernel, which is always right.
 
 use crate::session::{self, SLOW};
+use crate::shm::lock;
 use crate::socket::{self, Socket, State};
 use crate::{agent, bell, channel, confine, epoll, flusher, process, stats, sys};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
@@ -118,6 +119,7 @@ pub fn after_in_child() {
 }
 
 fn become_child() {
+    lock::after_fork_in_child();
     socket::after_fork_in_child();
     epoll::after_fork_in_child();
     KNOWN_PID.store(sys::getpid(), Ordering::Relaxed);

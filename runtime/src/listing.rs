@@ -1,8 +1,8 @@
 //! Convoy's own descriptors in a listing of the process's descriptors: left out, because programs count what they find
 //! there to see whether they leak, and end what they do not know.
 
-use crate::sys;
 use crate::table::{self, Entry};
+use crate::{confine, sys};
 use core::ffi::{CStr, c_int};
 
 /// Where a process finds its own descriptors; `/dev/fd` leads here as well.
@@ -19,7 +19,7 @@ pub fn hides_at(path: &CStr, name: &CStr) -> bool {
 }
 
 fn private(name: &CStr) -> bool {
-    number(name.to_bytes()).is_some_and(|fd| table::get(fd) == Entry::Private)
+    !confine::confined() && number(name.to_bytes()).is_some_and(|fd| table::get(fd) == Entry::Private)
 }
 
 fn is_own(found: &libc::stat) -> bool {

@@ -2,10 +2,11 @@
 //! answers need what went through the channel added.
 
 use crate::api::{Handled, Reason};
-use crate::socket::{self, State};
+use crate::socket::{self, Socket, State};
 use crate::{demote, position, sys, table, wait};
 use convoy_aggregator::path::Path;
 use core::ffi::c_void;
+use core::sync::atomic::Ordering;
 
 const SO_TIMESTAMP_NEW: i32 = 63;
 const SO_TIMESTAMPNS_NEW: i32 = 64;
@@ -41,8 +42,13 @@ const DEMOTING_WHEN_SET: [(i32, i32); 6] = [
     (libc::IPPROTO_IPV6, libc::IPV6_XFRM_POLICY),
 ];
 
-/// Before the program's setsockopt.
-pub fn before_set(fd: i32, level: i32, name: i32) {
+/// Before the program's setsockopt, with the option's value if that is an integer.
+pub fn before_set(fd: i32, level: i32, name: i32, value: Option<i32>) {
+    if (level, name) == (libc::IPPROTO_TCP, libc::TCP_INQ)
+        && let (Some(socket), Some(value)) = (table::socket(fd).and_then(socket::at), value)
+    {
+        socket.counts_left.store(value != 0, Ordering::Relaxed);
+    }
     let listed = DEMOTING.iter().any(|&(its_level, its_name, _)| (its_level, its_name) == (level, name));
     if listed || DEMOTING_WHEN_SET.contains(&(level, name)) {
         demote::demote(fd, Reason::Option);
@@ -61,9 +67,19 @@ pub fn before_signals(fd: i32) {
     demote::demote(fd, Reason::Option);
 }
 
-/// Whether a connection has such an option from the time before Convoy followed it: set before connect(2), or inherited
-/// from the listening socket.
-pub fn needs_kernel(fd: i32) -> bool {
+/// Looks once at the options that a connection has from the time before Convoy followed it: set before connect(2), or inherited
+/// from the listening socket. Whether one of them needs the kernel.
+pub fn first_look(socket: &Socket, fd: i32) -> bool {
+    if socket.options_seen.swap(true, Ordering::Relaxed) {
+        return false;
+    }
+    if sys::option(fd, libc::IPPROTO_TCP, libc::TCP_INQ).is_ok_and(|on| on != 0) {
+        socket.counts_left.store(true, Ordering::Relaxed);
+    }
+    needs_kernel(fd)
+}
+
+fn needs_kernel(fd: i32) -> bool {
     // An option that this kernel does not know has not been set.
     let changed = |&(level, name, usual): &(i32, i32, i32)| {
         sys::option(fd, level, name).is_ok_and(|value| value != usual)
@@ -122,10 +138,10 @@ pub fn readable_bytes(fd: i32) -> Handled {
     Some(Ok(channel.readable(slot, fd) as usize))
 }
 
-/// What a connection with TCP_INQ reports with every message: how much can still be read, and 1 if that is the end. The
-/// option is asked for each time, because another process that has the connection may change it.
+/// What a connection with TCP_INQ reports with every message: how much can still be read, and 1 if that is the end.
 pub fn bytes_left(fd: i32) -> Option<i32> {
-    if sys::option(fd, libc::IPPROTO_TCP, libc::TCP_INQ).ok()? == 0 {
+    let socket = socket::at(table::socket(fd)?)?;
+    if !socket.counts_left.load(Ordering::Relaxed) {
         return None;
     }
     let bytes = match promoted(fd) {

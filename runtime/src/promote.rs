@@ -12,7 +12,7 @@ use crate::registry::{Answer, Key, OfferRef, Progress};
 use crate::session::{self, SLOW, Session};
 use crate::shm::segment::READY;
 use crate::socket::{self, Far, Socket, State};
-use crate::{epoll, fork, inside, options, position, stats, sys, table};
+use crate::{confine, epoll, fork, inside, options, position, stats, sys, table};
 use core::net::{IpAddr, Ipv6Addr};
 use core::sync::atomic::{Ordering, fence};
 
@@ -181,7 +181,7 @@ fn meet(index: u32, socket: &Socket, fd: i32) -> Result<bool, Refusal> {
     if position::consumed(fd).is_none() {
         return Err(Refusal::NotTcp);
     }
-    if options::needs_kernel(fd) {
+    if options::first_look(socket, fd) {
         return Err(Refusal::Option);
     }
     let session = session::join(namespace(fd)).ok_or(Refusal::Identity)?;
@@ -276,6 +276,9 @@ fn finish_offer(
 /// Begins the move if no other thread is inside a kernel call on the socket, and the kernel's count of what was read can
 /// be believed: it is wrong while urgent data waits.
 fn quiet(socket: &Socket) -> bool {
+    if session::is_barred() || confine::confined() {
+        return false;
+    }
     let fd = socket.fd.load(Ordering::Relaxed);
     if crate::wait::kernel_state(fd, libc::POLLPRI) & libc::POLLPRI != 0 {
         return false;

@@ -7,7 +7,8 @@ use crate::lock::Mutex;
 use crate::process::{self, Identity, Text};
 use crate::registry::Registry;
 use crate::shm::bell_page::BellPage;
-use crate::{agent, demote, log, socket, stats, sys, table};
+use crate::socket::{self, State};
+use crate::{agent, close, demote, log, stats, sys, table};
 use core::ffi::CStr;
 use core::fmt::Write as _;
 use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
@@ -179,21 +180,44 @@ fn as_cstr<const N: usize>(path: &Text<N>) -> &CStr {
 /// streams, and those it has go back to the kernel, because it could no longer find its peers and their bells.
 pub fn before_identity_change() {
     if current().is_some() {
-        BARRED.fetch_max(PROCESS, Ordering::Relaxed);
-        demote_all();
+        BARRED.fetch_max(PROCESS, Ordering::SeqCst);
+        leave_streams(|_| ());
     }
 }
 
-/// The process is about to leave the root directory under which it finds the registry and /proc.
-pub fn before_chroot() {
-    BARRED.store(FAMILY, Ordering::Relaxed);
-    demote_all();
+/// The process is about to leave the root directory under which it finds the registry and /proc. For
+/// [`after_failed_chroot`], gives what was before.
+pub fn before_chroot() -> u8 {
+    let before = BARRED.swap(FAMILY, Ordering::SeqCst);
+    leave_streams(|_| ());
+    before
 }
 
-fn demote_all() {
-    for (_, socket) in socket::all() {
-        if socket.state() == socket::State::Promoted {
-            demote::demote(socket.fd.load(Ordering::Relaxed), Reason::Identity);
+/// It has not left.
+pub fn after_failed_chroot(before: u8) {
+    BARRED.store(before, Ordering::SeqCst);
+}
+
+/// Whether no stream may begin (any more).
+pub fn is_barred() -> bool {
+    BARRED.load(Ordering::SeqCst) != FREE
+}
+
+/// Everything goes back to the kernel; no stream begins meanwhile, because the caller has seen to that ([`is_barred`]). Tells which
+/// sockets could not go back.
+pub fn leave_streams(mut staying: impl FnMut(u32)) {
+    // Whoever promotes has finished, or will see that it must not.
+    drop(SLOW.lock());
+    for (index, socket) in socket::all() {
+        while socket.state() == State::Moving {
+            sys::sched_yield();
         }
+        if socket.state() == State::Promoted
+            && !demote::demote(socket.fd.load(Ordering::Relaxed), Reason::Identity)
+        {
+            staying(index);
+        }
+        close::withdraw_offer(socket);
+        agent::withdraw(index, socket);
     }
 }

@@ -57,6 +57,8 @@ pub struct Socket {
     pub asked: AtomicBool,
     /// The candidate's options were looked at, because the program wants control data.
     pub options_seen: AtomicBool,
+    /// The program has switched TCP_INQ on.
+    pub counts_left: AtomicBool,
     /// Something was received since the last send: kept for streams to other hosts.
     pub answered: AtomicBool,
     /// The program has ended what this end sends (shutdown(2)). SeqCst, as is the state: either that thread finds the stream,
@@ -231,6 +233,7 @@ impl Socket {
         self.shut.store(false, Ordering::Relaxed);
         self.asked.store(false, Ordering::Relaxed);
         self.options_seen.store(false, Ordering::Relaxed);
+        self.counts_left.store(false, Ordering::Relaxed);
         self.limited.store(false, Ordering::Relaxed);
         self.returned.store(false, Ordering::Relaxed);
         self.looked.store(0, Ordering::Relaxed);

@@ -77,6 +77,7 @@ mod processes {
             confined_by_prctl,
             confined_by_seccomp,
             confined_from_the_start,
+            confined_child_closes,
             new_root,
             no_room_for_files,
             connected_by_a_parent,

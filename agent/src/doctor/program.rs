@@ -112,10 +112,9 @@ fn binary(file: File, findings: &mut Findings) {
     if facts.bits == 64 && facts.machine == OWN_MACHINE {
         findings.fine("processor", kind);
     } else {
-        findings.never(
-            "processor",
-            format!("it is made for {kind}, libconvoy.so for 64-bit {}", machine(OWN_MACHINE)),
-        );
+        let text = format!("it is made for {kind}, libconvoy.so for 64-bit {}", machine(OWN_MACHINE));
+        let ignores = facts.interpreter.as_deref().is_none_or(|path| libc_of(path) == Some(OWN_LIBC));
+        if ignores { findings.no("processor", text) } else { findings.never("processor", text) }
     }
     if facts.go {
         findings.no(

@@ -35,11 +35,28 @@ identity! {
     setresgid(id: gid_t, effective: gid_t, saved: gid_t) => on_setresgid;
 }
 
-/// Before prctl(PR_SET_SECCOMP) and seccomp(2) with a mode and its program. Without a program, somebody only asks
-/// whether the kernel has filters.
-pub(crate) fn before_seccomp(filters: bool, program: usize) {
-    let asks = filters && program == 0;
-    if !asks && !api::passive() {
+/// Before prctl(PR_SET_SECCOMP).
+pub(crate) fn before_prctl_seccomp(mode: usize, program: usize) {
+    // Without a program for a filter somebody only asks whether the kernel has filters. The strict mode has none.
+    if mode != libc::SECCOMP_MODE_FILTER as usize || program != 0 {
+        confine();
+    }
+}
+
+/// Before seccomp(2), which for the strict mode has neither flags nor a program.
+pub(crate) fn before_seccomp(operation: usize, flags: usize, program: usize) {
+    let confines = match operation as u32 {
+        libc::SECCOMP_SET_MODE_FILTER => program != 0,
+        libc::SECCOMP_SET_MODE_STRICT => flags == 0 && program == 0,
+        _ => false,
+    };
+    if confines {
+        confine();
+    }
+}
+
+fn confine() {
+    if !api::passive() {
         api::before_confinement();
     }
 }
@@ -48,7 +65,7 @@ hook! {
     // libc's takes as many arguments as the option has; unused ones are whatever the registers hold, as there.
     unsafe fn prctl(option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong) -> c_int => on_prctl {
         if option == libc::PR_SET_SECCOMP {
-            before_seccomp(a == c_ulong::from(libc::SECCOMP_MODE_FILTER), b as usize);
+            before_prctl_seccomp(a as usize, b as usize);
         }
         original!(prctl(option, a, b, c, d))
     }
@@ -64,17 +81,22 @@ pub(crate) fn before_namespaces(flags: c_int) {
     }
 }
 
-/// Before chroot or pivot_root.
-pub(crate) fn before_other_root() {
-    if !api::passive() {
-        api::before_chroot();
+/// Changes the root directory by `change`, which gives 0 when it has.
+pub(crate) fn change_root(change: impl FnOnce() -> c_int) -> c_int {
+    if api::passive() {
+        return change();
     }
+    let before = api::before_chroot();
+    let result = change();
+    if result != 0 {
+        api::after_failed_chroot(before);
+    }
+    result
 }
 
 hook! {
     unsafe fn chroot(path: *const c_char) -> c_int => on_chroot {
-        before_other_root();
-        original!(chroot(path))
+        change_root(|| original!(chroot(path)))
     }
 }
 

@@ -262,22 +262,18 @@ unsafe fn process_call(number: c_long, arguments: Arguments) -> Option<c_long> {
             }
             libc::SYS_chroot => Some(identity::on_chroot(arguments[0] as *const _).into()),
             libc::SYS_prctl if arguments[0] as c_int == libc::PR_SET_SECCOMP => {
-                identity::before_seccomp(arguments[1] == libc::SECCOMP_MODE_FILTER as usize, arguments[2]);
+                identity::before_prctl_seccomp(arguments[1], arguments[2]);
                 None
             }
-            libc::SYS_seccomp if arguments[0] <= libc::SECCOMP_SET_MODE_FILTER as usize => {
-                let filters = arguments[0] == libc::SECCOMP_SET_MODE_FILTER as usize;
-                identity::before_seccomp(filters, arguments[2]);
+            libc::SYS_seccomp => {
+                identity::before_seccomp(arguments[0], arguments[1], arguments[2]);
                 None
             }
             libc::SYS_exit_group => {
                 process::on_exit_now(arguments[0] as c_int);
                 None
             }
-            libc::SYS_pivot_root => {
-                identity::before_other_root();
-                None
-            }
+            libc::SYS_pivot_root => Some(identity::change_root(|| call(number, arguments) as c_int).into()),
             libc::SYS_unshare => Some(identity::on_unshare(arguments[0] as c_int).into()),
             libc::SYS_setns => Some(identity::on_setns(arguments[0] as c_int, arguments[1] as c_int).into()),
             _ => None,

@@ -29,9 +29,12 @@ pub fn before_exec() {
 pub fn after_failed_exec() {
     close::after_failed_exec();
 }
-/// At exit, _exit, quick_exit: everything published, nothing left behind.
+/// At exit, _exit, quick_exit: everything published, nothing left behind. A process that has confined itself stays counted as a holder
+/// of its connections, which then stay with the kernel: neither it nor its children could say when the last of them is gone.
 pub fn before_exit() {
-    if confine::confined() { fork::at_exit() } else { close::at_exit() }
+    if !confine::confined() {
+        close::at_exit();
+    }
 }
 
 /// True in a child made by vfork (or clone with shared memory): hooks must then only make the real call. Not asked in a
@@ -79,9 +82,14 @@ pub fn before_identity_change() {
     session::before_identity_change();
 }
 
-/// Before chroot: what is found by a path is lost.
-pub fn before_chroot() {
-    session::before_chroot();
+/// Before chroot: what is found by a path is lost. For [`after_failed_chroot`], gives what was before.
+pub fn before_chroot() -> u8 {
+    session::before_chroot()
+}
+
+/// After a chroot that failed.
+pub fn after_failed_chroot(before: u8) {
+    session::after_failed_chroot(before);
 }
 
 /// Once, when the library is loaded. Reads the settings; opens nothing.

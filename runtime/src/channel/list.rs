@@ -39,13 +39,13 @@ pub fn all() -> impl Iterator<Item = &'static Channel> {
     (0..COUNT.load(Ordering::Acquire) as u32).filter_map(at)
 }
 
-/// The process ends: no other thread of it is inside a lock of a channel from now on. Its death there would end the channel, for
-/// the peer and for other processes that have it.
+/// The process ends: its other threads leave the channels' locks. Their death there would end a channel, for the peer and for
+/// other processes that have it.
 pub fn at_exit() {
     lock::last_thread();
     for channel in all().filter(|channel| channel.usable()) {
-        drop(channel.lock_sending());
-        drop(channel.lock_receiving());
+        channel.party.shared().send_lock.await_free();
+        channel.party.shared().receive_lock.0.await_free();
     }
 }
 

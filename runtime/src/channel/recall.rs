@@ -47,6 +47,8 @@ impl Channel {
         });
         if let Ok(guard) = self.lock_receiving() {
             let stream = guard.stream(slot);
+            // What came after the last look is sent again.
+            self.drop_queue(slot, guard.lane(), stream);
             stream.recalled = true;
             own.recalled.store(stream.credit.consumed() + 1, Ordering::Release);
         }

@@ -141,7 +141,9 @@ impl Channel {
 /// channel and must not be read before them, so they leave now. Setting TCP_NODELAY does that (tcp(7)).
 fn push(fd: i32) {
     const SIOCOUTQNSD: u64 = 0x894b;
-    if sys::ioctl_int(fd, SIOCOUTQNSD).is_ok_and(|unsent| unsent > 0) {
+    let Ok(unsent @ 1..) = sys::ioctl_int(fd, SIOCOUTQNSD) else { return };
+    // A whole segment waits for the receiver, not for more.
+    if sys::option(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG).is_ok_and(|segment| unsent < segment) {
         let delays = sys::option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY) == Ok(0);
         let _ = sys::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32);
         if delays {

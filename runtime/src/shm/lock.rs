@@ -19,17 +19,29 @@ pub enum LockError {
     Reentered,
 }
 
-/// The thread that ends the process, once there is one: no other takes a lock from then on.
+/// The thread that ends the process, once there is one: for a moment no other takes a lock. Until when, in nanoseconds of the
+/// monotonic clock.
 ///
-/// Written by that thread before it takes and releases a lock; read by others after they have taken that lock, whose order
-/// lets them see it.
+/// Written by that thread before it looks whether a lock is free; read by others after they have taken that lock. One that does
+/// not see it yet is not kept away, and its death with the lock ends a channel, as that of a process that is killed.
 static LAST: AtomicU64 = AtomicU64::new(0);
+static LAST_UNTIL: AtomicU64 = AtomicU64::new(0);
 
-/// This thread is about to end the process. A lock that it takes and releases now is held by no other thread at the end.
+/// This thread is about to end the process. What it finds free then ([`SharedLock::await_free`]) no other thread is likely to hold at
+/// the end; and none is kept for long, because code that waits for it may still run before the end.
 pub fn last_thread() {
-    LAST.store(own_mark(), Ordering::Relaxed);
+    LAST_UNTIL.store(sys::now_ns() + GRACE_NS, Ordering::Relaxed);
+    LAST.store(own_mark(), Ordering::SeqCst);
 }
 
+/// A process that ends has forked: its child goes on.
+pub fn after_fork_in_child() {
+    LAST.store(0, Ordering::Relaxed);
+}
+
+/// How long other threads keep away from locks at the end, and how long the last one waits for each.
+const GRACE_NS: u64 = 100_000_000;
+const PATIENCE_NS: u64 = 5_000_000;
 const SPINS: u32 = 64;
 const YIELDS_BEFORE_LOOKING: u32 = 256;
 
@@ -48,18 +60,28 @@ impl SharedLock {
             Err(holder) => self.contend(own, holder).inspect_err(|_| inside::leave())?,
         }
         let last = LAST.load(Ordering::Relaxed);
-        if last != 0 && last != own {
-            self.give_up_for_good();
-        }
-        Ok(())
+        if last == 0 || last == own { Ok(()) } else { self.give_way(own) }
     }
 
-    /// The process ends, and another thread sees to it: this one must not hold a lock then.
+    /// The process ends, and another thread sees to it: most likely it has ended before this thread would hold the lock again.
     #[cold]
-    fn give_up_for_good(&self) -> ! {
+    fn give_way(&self, own: u64) -> Result<(), LockError> {
+        let end = LAST_UNTIL.load(Ordering::Relaxed);
+        let now = sys::now_ns();
+        if now >= end {
+            return Ok(());
+        }
         self.release();
-        loop {
-            sys::sleep_ns(1_000_000_000);
+        sys::sleep_ns(end - now);
+        inside::enter();
+        self.contend(own, self.0.load(Ordering::Relaxed)).inspect_err(|_| inside::leave())
+    }
+
+    /// Waits a little until nobody holds the lock.
+    pub fn await_free(&self) {
+        let end = sys::now_ns() + PATIENCE_NS;
+        while self.0.load(Ordering::Acquire) != 0 && sys::now_ns() < end {
+            sys::sched_yield();
         }
     }
 

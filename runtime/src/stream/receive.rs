@@ -1,6 +1,6 @@
 //! The receiving half of a stream's calls: from the channel's queue, from the kernel, and where one follows the other.
 
-use super::{Call, PARTS, count_kernel};
+use super::{Call, PARTS, count_kernel, in_kernel};
 use crate::api::{Handled, Reason};
 use crate::channel::hold;
 use crate::channel::queue::Mode;
@@ -8,7 +8,7 @@ use crate::channel::receive::Received;
 use crate::iov::{self, Cursor, EMPTY};
 use crate::shm::party::Recovery;
 use crate::socket::{self, State};
-use crate::{demote, options, position, sys, table, wait};
+use crate::{demote, options, position, promote, sys, table, wait};
 use core::sync::atomic::Ordering;
 
 /// See [`crate::api::receive_with_control`].
@@ -16,13 +16,24 @@ use core::sync::atomic::Ordering;
 /// # Safety
 /// As there.
 pub unsafe fn receive_with_control(fd: i32, message: *mut libc::msghdr, flags: i32) -> Handled {
-    let socket = socket::at(table::socket(fd)?)?;
+    let index = table::socket(fd)?;
+    let socket = socket::at(index)?;
     match socket.state() {
         State::Candidate => {
-            if !socket.options_seen.swap(true, Ordering::Relaxed) && options::needs_kernel(fd) {
+            if options::first_look(socket, fd) {
                 demote::demote(fd, Reason::Option);
+                return None;
             }
-            None
+            if promote::consider(index, socket, fd) {
+                return None;
+            }
+            // SAFETY: the caller's promise.
+            let receive = || unsafe { sys::cancellable(|| sys::receive_message(fd, message, flags)) };
+            let result = in_kernel(socket, receive)?;
+            Some(result.inspect(|bytes| {
+                count_kernel(false, *bytes);
+                socket.note_answered();
+            }))
         }
         State::Promoted => {
             let (channel, slot, generation) = socket.whole_stream()?;
@@ -87,6 +98,9 @@ impl Call<'_> {
     /// A `recv` of no bytes waits as any other: for a byte, the end, or an error, which it takes (tcp_recvmsg in the kernel).
     fn receive_nothing(&self) -> Result<usize, i32> {
         loop {
+            if !self.still_open() {
+                return Err(libc::EBADF);
+            }
             let _ = self.channel.sort();
             let wanted = libc::POLLIN | libc::POLLRDHUP;
             let ready = wait::readiness(self.fd, self.socket, self.channel, self.slot, wanted);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use convoy_tests::kit::epoll::{Epoll, IN};
 use convoy_tests::kit::net::Family;
-use convoy_tests::kit::{Case, Filter, Stream, net, sys};
+use convoy_tests::kit::{Case, Filter, Stream, net, show, sys};
 use convoy_tests::say;
 
 use crate::{catch_up, check};
@@ -123,4 +123,20 @@ pub(crate) fn no_room_for_files(case: &mut Case) {
     });
     say!("child: {}", sys::wait(pid));
     check(&mut link, "parent");
+}
+
+/// A child closes what it holds, also where an epoll has it: the stream is its parent's as before.
+pub(crate) fn confined_child_closes(case: &mut Case) {
+    let mut link = case.link();
+    let epoll = Epoll::new();
+    epoll.add(link.fd, IN, 1).unwrap();
+    let pid = sys::fork(|| {
+        Filter::allowing(ALLOWED).by_seccomp();
+        sys::close(link.fd).unwrap();
+        0
+    });
+    say!("child: {}", sys::wait(pid));
+    check(&mut link, "parent");
+    link.ask("send 5");
+    say!("event: {}, {}", epoll.look(-1), show(link.recv_with(10, 0)));
 }

@@ -43,6 +43,7 @@ fn main() {
         ("confined_by_prctl", limits::confined_by_prctl),
         ("confined_by_seccomp", limits::confined_by_seccomp),
         ("confined_from_the_start", limits::confined_from_the_start),
+        ("confined_child_closes", limits::confined_child_closes),
         ("new_root", limits::new_root),
         ("no_room_for_files", limits::no_room_for_files),
         ("connected_by_a_parent", strangers::connected_by_a_parent),
