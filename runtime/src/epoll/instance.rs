@@ -91,6 +91,13 @@ pub struct Nested {
     edge: bool,
 }
 
+impl Nested {
+    /// Whether it is reported when it is ready: an edge is told once.
+    pub fn reports(&self) -> bool {
+        self.events & IN_SIDE != 0 && (self.events & EDGE == 0 || self.edge || !self.was_ready)
+    }
+}
+
 /// Guarded by the instance's lock.
 pub struct State {
     pub fd: i32,

@@ -187,7 +187,7 @@ impl Waiter<'_> {
     }
 
     fn nested_ready(&self) -> bool {
-        descriptors(&self.instance.lock()).iter().any(|fd| has_ready(*fd, MOST_NESTED))
+        reporting(&self.instance.lock()).iter().any(|fd| has_ready(*fd, MOST_NESTED))
     }
 
     /// The kernel's epoll_wait; events of the inner instance are taken out and acted upon.
@@ -223,6 +223,12 @@ impl Waiter<'_> {
 /// The instances nested in one.
 fn descriptors(state: &State) -> Heap<Vec<i32>> {
     Heap::new(|| state.nested.iter().map(|nested| nested.fd).collect())
+}
+
+/// Those of them that would be reported if they were ready.
+fn reporting(state: &State) -> Heap<Vec<i32>> {
+    let reporting = || state.nested.iter().filter(|nested| nested.reports());
+    Heap::new(|| reporting().map(|nested| nested.fd).collect())
 }
 
 /// Counts this thread among the sleepers of an instance and of those nested in it, or out again.
@@ -275,7 +281,7 @@ fn has_ready(fd: i32, depth: u32) -> bool {
             return true;
         }
     }
-    let nested = descriptors(&state);
+    let nested = reporting(&state);
     drop(state);
     kernel_state(fd, libc::POLLIN) & libc::POLLIN != 0
         || depth > 0 && nested.iter().any(|fd| has_ready(*fd, depth - 1))

@@ -1,7 +1,7 @@
 //! What stands in the kernel for an epoll instance: the inner instance, the bell, nested epoll instances.
 //! Which streams are ready is judged in `instance::ready`.
 
-use super::{EDGE, IN_SIDE, Nested, ONESHOT, OUT_SIDE, State};
+use super::{EDGE, Nested, ONESHOT, OUT_SIDE, State};
 use crate::bell::{self, Bell};
 use crate::channel::Channel;
 use crate::{socket, stats, sys, table};
@@ -191,9 +191,8 @@ impl State {
     pub fn collect_nested(&mut self, ready: &[bool], events: &mut [libc::epoll_event]) -> usize {
         let mut filled = 0;
         for (nested, ready) in self.nested.iter_mut().zip(ready) {
-            let edge = nested.edge || !nested.was_ready;
+            let report = *ready && nested.reports();
             nested.was_ready = *ready;
-            let report = *ready && nested.events & IN_SIDE != 0 && (nested.events & EDGE == 0 || edge);
             if let Some(place) = events.get_mut(filled).filter(|_| report) {
                 *place = libc::epoll_event { events: libc::EPOLLIN as u32, u64: nested.data };
                 nested.edge = false;
