@@ -204,6 +204,8 @@ impl Call<'_> {
             return Ok(None);
         }
         if position::at_urgent_mark(self.fd) {
+            // The count leaves it out again after a peek.
+            self.socket.hint.store(true, Ordering::Relaxed);
             return self.read_kernel(target, 1);
         }
         let mut byte = 0u8;
