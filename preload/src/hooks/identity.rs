@@ -11,13 +11,19 @@ resolve! {
     setuid seteuid setreuid setresuid setgid setegid setregid setresgid chroot unshare setns prctl
 }
 
+/// Before a call that makes `wanted` the effective id, which is what `now` gives; -1 leaves it.
+fn before_change(wanted: u32, now: impl FnOnce() -> u32) {
+    if wanted != u32::MAX && !api::passive() && wanted != now() {
+        api::before_identity_change();
+    }
+}
+
 macro_rules! identity {
-    ($($name:ident ( $($argument:ident : $type:ty),* ) => $hook:ident;)*) => {
+    ($($name:ident ( $($argument:ident : $type:ty),* ) sets $effective:ident of $now:ident => $hook:ident;)*) => {
         $(hook! {
             unsafe fn $name($($argument: $type),*) -> c_int => $hook {
-                if !api::passive() {
-                    api::before_identity_change();
-                }
+                // SAFETY: no memory is involved.
+                before_change($effective, || unsafe { libc::$now() });
                 original!($name($($argument),*))
             }
         })*
@@ -25,14 +31,14 @@ macro_rules! identity {
 }
 
 identity! {
-    setuid(id: uid_t) => on_setuid;
-    seteuid(id: uid_t) => on_seteuid;
-    setreuid(id: uid_t, effective: uid_t) => on_setreuid;
-    setresuid(id: uid_t, effective: uid_t, saved: uid_t) => on_setresuid;
-    setgid(id: gid_t) => on_setgid;
-    setegid(id: gid_t) => on_setegid;
-    setregid(id: gid_t, effective: gid_t) => on_setregid;
-    setresgid(id: gid_t, effective: gid_t, saved: gid_t) => on_setresgid;
+    setuid(id: uid_t) sets id of geteuid => on_setuid;
+    seteuid(id: uid_t) sets id of geteuid => on_seteuid;
+    setreuid(id: uid_t, effective: uid_t) sets effective of geteuid => on_setreuid;
+    setresuid(id: uid_t, effective: uid_t, saved: uid_t) sets effective of geteuid => on_setresuid;
+    setgid(id: gid_t) sets id of getegid => on_setgid;
+    setegid(id: gid_t) sets id of getegid => on_setegid;
+    setregid(id: gid_t, effective: gid_t) sets effective of getegid => on_setregid;
+    setresgid(id: gid_t, effective: gid_t, saved: gid_t) sets effective of getegid => on_setresgid;
 }
 
 /// Before prctl(PR_SET_SECCOMP).
