@@ -47,7 +47,7 @@ pub fn current() -> Option<&'static Session> {
 
 /// Joins unless done; the caller holds [`SLOW`]. `network` is the namespace of the connection that is the reason.
 pub fn join(network: u64) -> Option<&'static Session> {
-    if BARRED.load(Ordering::Relaxed) != FREE {
+    if is_barred() {
         return None;
     }
     if let Some(session) = current() {
@@ -58,17 +58,16 @@ pub fn join(network: u64) -> Option<&'static Session> {
             CURRENT.store(Box::into_raw(Box::new(session)), Ordering::Release);
             current()
         }
-        Err(libc::ESRCH) => {
-            BARRED.store(PROCESS, Ordering::Relaxed);
-            None
-        }
         Err(errno) => {
             BARRED.store(PROCESS, Ordering::Relaxed);
-            let directory = config::settings().directory.to_string_lossy();
-            log::line(
-                config::LogLevel::Warn,
-                format_args!("cannot use {directory} (errno {errno}): connections stay with the kernel"),
-            );
+            // Without a name of its own there is nothing for the user to mend.
+            if errno != libc::ESRCH {
+                let directory = config::settings().directory.to_string_lossy();
+                log::line(
+                    config::LogLevel::Warn,
+                    format_args!("cannot use {directory} (errno {errno}): connections stay with the kernel"),
+                );
+            }
             None
         }
     }

@@ -9,7 +9,7 @@ use libc::{c_int, c_void, iovec, ssize_t};
 use super::{Errno, Outcome};
 
 /// Whether the next byte is behind an urgent one (sockatmark(3), asm-generic/sockios.h).
-const SIOCATMARK: libc::Ioctl = 0x8905;
+pub const SIOCATMARK: libc::Ioctl = 0x8905;
 
 /// Turns a C result into an [`Outcome`].
 pub fn outcome(result: ssize_t) -> Outcome {

@@ -84,9 +84,9 @@ pub(crate) fn owners_and_queues(case: &mut Case) {
     link.ask("send 30");
     link.await_bytes(30);
     say!("to read: {}", show(sys::ioctl_int(link.fd, libc::FIONREAD)));
-    say!("at the mark: {}", show(sys::ioctl_int(link.fd, crate::SIOCATMARK)));
+    say!("at the mark: {}", show(sys::ioctl_int(link.fd, sys::SIOCATMARK)));
     say!("read: {}", show(link.recv_with(100, 0)));
-    say!("at the mark: {}", show(sys::ioctl_int(link.fd, crate::SIOCATMARK)));
+    say!("at the mark: {}", show(sys::ioctl_int(link.fd, sys::SIOCATMARK)));
     say!("no such request: {}", show(sys::ioctl_int(link.fd, 0x1234)));
 }
 

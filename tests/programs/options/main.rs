@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 
 use convoy_tests::kit::{main as run, sys};
 
-const SIOCATMARK: libc::Ioctl = 0x8905;
-
 fn main() {
     run(&[
         ("kept_by_the_kernel", kept::kept_by_the_kernel),

@@ -8,7 +8,7 @@ use convoy_tests::kit::stream::{Stream, chat, pair};
 use convoy_tests::kit::{Case, Link, net, show, sys};
 use convoy_tests::say;
 
-use crate::{SIOCATMARK, await_count, until};
+use crate::{await_count, until};
 
 /// Signals so far.
 static COUNT: AtomicI32 = AtomicI32::new(0);
@@ -98,7 +98,7 @@ unsafe extern "C" {
 fn at_mark(fd: i32) -> String {
     // SAFETY: no memory is involved.
     let by_call = sys::status(unsafe { sockatmark(fd) });
-    format!("{} {}", show(sys::ioctl_int(fd, SIOCATMARK)), show(by_call))
+    format!("{} {}", show(sys::ioctl_int(fd, sys::SIOCATMARK)), show(by_call))
 }
 
 /// Waits for urgent data, in one of three ways.

@@ -5,6 +5,7 @@ use convoy_tests::kit::stream::{Stream, told};
 use convoy_tests::kit::{Case, net, show, sys};
 use convoy_tests::say;
 
+use crate::places::own_connection;
 use crate::{catch_up, check};
 
 /// accept, fork, the child serves: inetd, PostgreSQL, sshd.
@@ -379,13 +380,7 @@ pub(crate) fn other_user(case: &mut Case) {
         // SAFETY: no memory is involved; without the rights for it, it fails, and the case goes on as it is.
         let _ = unsafe { (libc::setgid(65_534), libc::setuid(65_534)) };
         link.stream.ping(20, 100);
-        let (listener, port) = net::listen(Family::V4);
-        let mut one = Stream::new(net::connected(Family::V4, port), 3, true);
-        let mut two = Stream::new(net::accept(listener, 0).unwrap(), 3, false);
-        for _ in 0..30 {
-            assert_eq!(one.send_all(10, 10), (10, None));
-            assert_eq!(two.recv_all(10, 10), (10, None));
-        }
+        own_connection();
         0
     });
     link.ask("pong 20 100");

@@ -26,7 +26,7 @@ fn child_that(case: &mut Case, moves: impl FnOnce()) {
 }
 
 /// A connection from the process to itself, with traffic.
-fn own_connection() {
+pub(crate) fn own_connection() {
     let (listener, port) = net::listen(Family::V4);
     let mut one = Stream::new(net::connected(Family::V4, port), 3, true);
     let mut two = Stream::new(net::accept(listener, 0).unwrap(), 3, false);
