@@ -18,8 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CHECK(condition) \
-    do { if (!(condition)) { printf("line %d: %s (errno %d)\n", __LINE__, #condition, errno); exit(1); } } while (0)
+#include "exchange.h"
 
 enum { EXCHANGES = 200, JUMPS = 2000, INTERRUPTIONS = 100 };
 
@@ -35,17 +34,6 @@ static void connected(int ends[2]) {
     CHECK(ends[1] >= 0 && close(listener) == 0);
     for (int end = 0; end < 2; end++)
         CHECK(setsockopt(ends[end], IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) == 0);
-}
-
-static void exchange(const int ends[2], int count) {
-    for (int round = 0; round < count; round++) {
-        int sent = round * 7, received = -1;
-        for (int from = 0; from < 2; from++) {
-            CHECK(send(ends[from], &sent, sizeof sent, 0) == sizeof sent);
-            CHECK(recv(ends[1 - from], &received, sizeof received, MSG_WAITALL) == sizeof received);
-            CHECK(received == sent);
-        }
-    }
 }
 
 static void every(long microseconds) {

@@ -22,8 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CHECK(condition) \
-    do { if (!(condition)) { printf("line %d: %s (errno %d)\n", __LINE__, #condition, errno); exit(1); } } while (0)
+#include "exchange.h"
 
 extern char **environ;
 static struct sockaddr_in address;
@@ -42,17 +41,6 @@ static int dial(void) {
     CHECK(connect(fd, (struct sockaddr *)&address, sizeof address) == 0);
     CHECK(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) == 0);
     return fd;
-}
-
-static void exchange(const int ends[2], int count) {
-    for (int round = 0; round < count; round++) {
-        int sent = round * 7, received = -1;
-        for (int from = 0; from < 2; from++) {
-            CHECK(send(ends[from], &sent, sizeof sent, 0) == sizeof sent);
-            CHECK(recv(ends[1 - from], &received, sizeof received, MSG_WAITALL) == sizeof received);
-            CHECK(received == sent);
-        }
-    }
 }
 
 /* Two ends in this process, with traffic that has left the kernel. */
