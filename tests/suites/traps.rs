@@ -15,9 +15,9 @@ fn compile(scratch: &Scratch, source: &str, name: &str, flags: &[&str]) -> PathB
     program
 }
 
-fn compare(case: &str) {
+fn compare(source: &str, case: &str) {
     let scratch = Scratch::new();
-    let program = compile(&scratch, "traps.c", "traps", &[]);
+    let program = compile(&scratch, source, "traps", &[]);
     Check::new(program.to_str().unwrap(), case).variants(&WARMTHS[..1]).compare();
 }
 
@@ -26,7 +26,7 @@ macro_rules! traps {
         $(
             #[test]
             fn $case() {
-                compare(stringify!($case));
+                compare("traps.c", stringify!($case));
             }
         )*
     };
@@ -34,6 +34,16 @@ macro_rules! traps {
 
 traps! {
     names numbers everything_closed pipes stdio children asynchronous listener_after_exec images exit_among_threads idle
+}
+
+#[test]
+fn other_names() {
+    compare("aliases.c", "names");
+}
+
+#[test]
+fn sockets_of_the_resolver() {
+    compare("aliases.c", "resolver");
 }
 
 #[test]
