@@ -310,6 +310,12 @@ pub fn before_signals(fd: c_int) {
     options::before_signals(fd);
 }
 
+/// After fcntl(F_SETFL), ioctl FIONBIO or a socket option on a tracked descriptor: whether and how long its calls block may
+/// have changed.
+pub fn after_mode_change(fd: c_int) {
+    options::after_mode_change(fd);
+}
+
 /// ioctl SIOCATMARK on a tracked descriptor, where the kernel's answer would be wrong.
 pub fn at_mark(fd: c_int) -> Handled {
     options::at_mark(fd)

@@ -13,6 +13,7 @@ mod peek;
 pub mod queue;
 pub mod recall;
 pub mod receive;
+mod rest;
 pub mod send;
 mod sort;
 mod switch;
@@ -22,13 +23,14 @@ mod unread;
 
 use crate::process::{self, Identity};
 use crate::shm::party::{LaneSending, NONE, Party, Recovery};
-use crate::shm::segment::{LaneLines, Segment, SideLine, SlotState};
+use crate::shm::segment::{LaneLines, Segment, SideHeader, SideLine, SlotState};
 use crate::{log, memory, stats, sys, table};
 use convoy_aggregator::credit::{ReceiveCredit, SendCredit};
 use convoy_aggregator::path::{ReceivePath, SendPath};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 pub use far::Way;
+pub use rest::{Rest, register};
 pub use list::{AGENT_SERIAL, all, at, at_exit, moved, of_answer, refuse, with_agent, with_peer};
 
 /// How many closed slots are looked at for one whose other end is closed too.
@@ -96,6 +98,12 @@ impl Channel {
     #[inline]
     pub fn peer_line(&self, slot: u32) -> &'static SideLine {
         self.segment.line(slot, self.side ^ 1)
+    }
+
+    /// What this side says in the segment's head.
+    #[inline]
+    fn own_side(&self) -> &'static SideHeader {
+        self.segment.side(self.side)
     }
 
     /// Cursor lines of the direction this side sends on.
@@ -197,6 +205,7 @@ impl Channel {
             recalled: false,
         };
         stream.queued.store(0, Ordering::Relaxed);
+        stream.unsettle();
         stream.forget_kernel_sends();
         stream.shut_after.store(0, Ordering::Relaxed);
         stream.end_recovery(Recovery::None);

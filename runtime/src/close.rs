@@ -154,7 +154,7 @@ pub fn shutdown(fd: i32, how: i32) -> Handled {
     }
     let result = sys::shutdown(fd, how).map(|()| 0);
     socket.hint.store(true, Ordering::Relaxed);
-    epoll::readable(index + 1);
+    epoll::readable(core::iter::once(index + 1));
     Some(result)
 }
 

@@ -43,7 +43,7 @@ pub fn demote(fd: i32, reason: Reason) -> bool {
                     );
                 }
                 socket.hint.store(true, Ordering::Relaxed);
-                epoll::readable(index + 1);
+                epoll::readable(core::iter::once(index + 1));
             }
             back
         }

@@ -19,7 +19,7 @@ use crate::lock::Mutex;
 use crate::socket::{self, MANY, Socket};
 use crate::table::{self, Entry};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
-use instance::Instance;
+use instance::{Instance, Notes};
 
 const MAX_INSTANCES: usize = 4096;
 static INSTANCES: [AtomicPtr<Instance>; MAX_INSTANCES] =
@@ -100,24 +100,28 @@ fn watch(socket: &Socket, instance: u32, fd: i32) {
     socket.told.store(false, Ordering::Release);
 }
 
-/// Bytes have come for the socket with index `socket_plus_one` - 1 (0 = none). Called under a channel's lock, so
-/// it only leaves a note: an instance's own lock is taken before a channel's, never after.
-#[inline]
-pub fn readable(socket_plus_one: u32) {
-    if socket_plus_one == 0 {
-        return;
-    }
-    let index = socket_plus_one - 1;
-    let Some(socket) = socket::at(index) else { return };
-    match socket.watch.load(Ordering::Relaxed) {
-        0 => {}
-        MANY => all().for_each(|(_, instance)| instance.note(index)),
-        mark => {
-            if !socket.told.swap(true, Ordering::AcqRel)
-                && let Some(instance) = at((mark >> 32) as u32 - 1)
-            {
-                instance.note(index);
+/// Bytes have come for sockets, by their indices plus 1 (0 = none). Called under a channel's lock, so it only leaves notes: an
+/// instance's own lock is taken before a channel's, never after.
+pub fn readable(sockets: impl Iterator<Item = u32>) {
+    let mut open: Option<(u64, Notes<'_>)> = None;
+    for index in sockets.filter_map(|index| index.checked_sub(1)) {
+        let Some(socket) = socket::at(index) else { continue };
+        let number = match socket.watch.load(Ordering::Relaxed) {
+            0 => continue,
+            MANY => {
+                open = None;
+                all().for_each(|(_, instance)| instance.notes().leave_once(index));
+                continue;
             }
+            mark => mark >> 32,
+        };
+        if open.as_ref().is_none_or(|(known, _)| *known != number) {
+            // One at a time.
+            drop(open.take());
+            open = at(number as u32 - 1).map(|instance| (number, instance.notes()));
+        }
+        if let Some((_, notes)) = &mut open {
+            notes.leave(index, socket);
         }
     }
 }

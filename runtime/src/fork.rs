@@ -49,6 +49,7 @@ pub fn before() {
                 if let Some((channel, slot)) = socket.stream() {
                     channel::note_fork();
                     channel.party.stream(slot).holders.fetch_add(1, Ordering::AcqRel);
+                    socket.forget_modes();
                 }
             }
             _ => add_holder(index, socket),

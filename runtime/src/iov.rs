@@ -15,10 +15,12 @@ pub fn plausible(address: usize, bytes: usize) -> bool {
 /// Walks over `iovec`s while bytes are copied in or out.
 #[derive(Clone, Copy)]
 pub struct Cursor {
-    parts: *const libc::iovec,
+    /// What is left of the part at hand.
+    base: *mut u8,
+    left: usize,
+    /// The parts behind it.
+    next: *const libc::iovec,
     count: usize,
-    /// Bytes of the first part already done.
-    offset: usize,
     remaining: usize,
     /// False: only counted (MSG_TRUNC).
     touched: bool,
@@ -33,6 +35,27 @@ impl Cursor {
     /// `parts` points to `count` iovecs whose memory stays valid as long as the cursor is used.
     #[inline]
     pub unsafe fn new(parts: *const libc::iovec, count: usize, touched: bool) -> Result<Self, i32> {
+        if count != 1 {
+            // SAFETY: the caller's promise.
+            return unsafe { Self::of_several(parts, count, touched) };
+        }
+        if !plausible(parts as usize, size_of::<libc::iovec>()) {
+            return Err(libc::EFAULT);
+        }
+        // SAFETY: the caller's promise.
+        let (base, left) = unsafe { ((*parts).iov_base, (*parts).iov_len) };
+        if touched && left > 0 && !plausible(base as usize, left) {
+            return Err(libc::EFAULT);
+        }
+        if left > isize::MAX as usize {
+            return Err(libc::EINVAL);
+        }
+        Ok(Self { base: base.cast(), left, next: core::ptr::null(), count: 0, remaining: left, touched })
+    }
+
+    /// # Safety
+    /// As for [`Self::new`].
+    unsafe fn of_several(parts: *const libc::iovec, count: usize, touched: bool) -> Result<Self, i32> {
         if count > MOST_PARTS {
             return Err(libc::EINVAL);
         }
@@ -51,7 +74,7 @@ impl Cursor {
         if remaining > isize::MAX as usize {
             return Err(libc::EINVAL);
         }
-        Ok(Self { parts, count, offset: 0, remaining, touched })
+        Ok(Self { base: core::ptr::null_mut(), left: 0, next: parts, count, remaining, touched })
     }
 
     /// Bytes between the position and the end.
@@ -92,49 +115,54 @@ impl Cursor {
         self.each(bytes, |_, _, _| {})
     }
 
+    /// Acts on the next `bytes`, piece by piece: how many are done before it, where it is, how long it is.
     #[inline]
     fn each(&mut self, bytes: usize, mut action: impl FnMut(usize, *mut u8, usize)) -> usize {
         let wanted = bytes.min(self.remaining);
         let mut done = 0;
         while done < wanted {
-            // SAFETY: `remaining` > 0, so there is a part here, by the promise at construction.
-            let part = unsafe { &*self.parts };
-            let length = (part.iov_len - self.offset).min(wanted - done);
+            if self.left == 0 {
+                self.turn_to_next();
+            }
+            let length = self.left.min(wanted - done);
             if length > 0 {
-                // SAFETY: inside the part.
-                action(done, unsafe { part.iov_base.cast::<u8>().add(self.offset) }, length);
+                action(done, self.base, length);
             }
             done += length;
-            self.offset += length;
-            if self.offset == part.iov_len {
-                // SAFETY: at most one past the last part.
-                self.parts = unsafe { self.parts.add(1) };
-                self.count -= 1;
-                self.offset = 0;
-            }
+            self.base = self.base.wrapping_add(length);
+            self.left -= length;
         }
         self.remaining -= done;
         done
     }
 
+    /// To be called only while bytes remain, so that there is a part.
+    #[cold]
+    fn turn_to_next(&mut self) {
+        // SAFETY: there is a part here, by the promise at construction; the next is at most one past the last.
+        unsafe {
+            (self.base, self.left) = ((*self.next).iov_base.cast(), (*self.next).iov_len);
+            self.next = self.next.add(1);
+        }
+        self.count -= 1;
+    }
+
     /// The rest as at most `limit` bytes of iovecs in `into`; for a kernel call. Returns how many were filled.
     pub fn rest(&self, limit: usize, into: &mut [libc::iovec]) -> usize {
-        let mut left = limit.min(self.remaining);
-        let mut offset = self.offset;
+        let mut rest = *self;
         let mut filled = 0;
-        for (index, slot) in into.iter_mut().enumerate().take(self.count) {
-            if left == 0 {
+        for place in into {
+            let wanted = limit.min(self.remaining) - (self.remaining - rest.remaining);
+            if wanted == 0 {
                 break;
             }
-            // SAFETY: `index` is below the number of parts left.
-            let part = unsafe { &*self.parts.add(index) };
-            let length = (part.iov_len - offset).min(left);
-            // SAFETY: inside the part.
-            let base = unsafe { part.iov_base.cast::<u8>().add(offset) };
-            *slot = single(base, length);
-            left -= length;
-            offset = 0;
-            filled = index + 1;
+            while rest.left == 0 {
+                rest.turn_to_next();
+            }
+            let length = rest.left.min(wanted);
+            *place = single(rest.base, length);
+            rest.skip(length);
+            filled += 1;
         }
         filled
     }

@@ -67,6 +67,13 @@ pub fn before_signals(fd: i32) {
     demote::demote(fd, Reason::Option);
 }
 
+/// The program has changed O_NONBLOCK or a time limit.
+pub fn after_mode_change(fd: i32) {
+    if let Some(socket) = table::socket(fd).and_then(socket::at) {
+        socket.forget_modes();
+    }
+}
+
 /// Looks once at the options that a connection has from the time before Convoy followed it: set before connect(2), or inherited
 /// from the listening socket. Whether one of them needs the kernel.
 pub fn first_look(socket: &Socket, fd: i32) -> bool {

@@ -18,6 +18,8 @@ use crate::{inside, sys};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"convoyR1");
+/// Counted up when the words of the registry or of segments mean something else than before, at the same size.
+const REVISION: usize = 1;
 /// How many bells there can be; a number fits 16 bits and 0 is none.
 pub const BELLS: usize = 4096;
 const OFFERS: usize = 8192;
@@ -60,7 +62,8 @@ pub struct BellRecord {
 
 impl Registry {
     /// Changes with the layout, so that versions that differ do not meet.
-    pub const LAYOUT: usize = size_of::<Self>() ^ size_of::<crate::shm::segment::SideLine>() << 24;
+    pub const LAYOUT: usize =
+        size_of::<Self>() ^ size_of::<crate::shm::segment::SideLine>() << 24 ^ REVISION << 40;
 
     /// Maps the file behind `fd`, which is made on first use.
     pub fn open(fd: i32) -> sys::Answer<&'static Self> {

@@ -8,7 +8,7 @@ use crate::process::{self, Identity, Text};
 use crate::registry::Registry;
 use crate::shm::bell_page::BellPage;
 use crate::socket::{self, State};
-use crate::{agent, close, demote, log, stats, sys, table};
+use crate::{agent, channel, close, demote, log, stats, sys, table};
 use core::ffi::CStr;
 use core::fmt::Write as _;
 use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
@@ -103,6 +103,7 @@ fn open(network: u64) -> sys::Answer<Session> {
         );
     }
     let registry = registry?;
+    channel::register();
     registry.add_cpus(&sys::usable_cpus());
     Ok(Session { registry, identity, bells: bells(), network, prefix })
 }

@@ -7,6 +7,8 @@
 //! ```
 //! Objects are reused, never freed; every use checks the state again under the channel's locks.
 
+mod modes;
+
 use crate::channel::{self, Channel};
 use crate::lock::Mutex;
 use crate::position::{self, Opener};
@@ -14,6 +16,7 @@ use crate::registry::OfferRef;
 use crate::session::SLOW;
 use crate::table::{self, Entry};
 use crate::{inside, stats, sys};
+use modes::Modes;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Where a connection stands.
@@ -74,6 +77,8 @@ pub struct Socket {
     pub watch: AtomicU64,
     /// A note that bytes have come lies in the inbox of the instance that watches it.
     pub told: AtomicBool,
+    /// What its file description is set to.
+    modes: Modes,
     /// In how many processes the socket lives, as a forked candidate: index into the holders' page + 1.
     pub holders: AtomicU32,
     /// The offer in the registry, as [`OfferRef::to_word`]; 0 none.
@@ -218,6 +223,12 @@ pub fn release(index: u32, socket: &Socket) {
     free(index, socket);
 }
 
+/// Channel, slot and generation, out of what [`Socket::place_word`] gives.
+#[inline]
+pub fn stream_at(word: u64) -> Option<(&'static Channel, u32, u8)> {
+    Some((channel::at((word >> 32) as u32)?, (word >> 8) as u32 & 0xff_ffff, word as u8))
+}
+
 impl Socket {
     fn reset(&self, fd: i32) {
         self.fd.store(fd, Ordering::Relaxed);
@@ -241,6 +252,19 @@ impl Socket {
         self.told.store(false, Ordering::Relaxed);
         self.offer.store(0, Ordering::Relaxed);
         self.set_far(Far::None);
+        self.modes.forget();
+    }
+
+    /// What its file description is set to, as far as that is known; nothing while another process may change it.
+    #[inline]
+    pub fn modes(&self) -> Option<&Modes> {
+        let (channel, slot) = self.stream()?;
+        (channel.party.stream(slot).holders.load(Ordering::Acquire) == 1).then_some(&self.modes)
+    }
+
+    /// The program has changed the description, or another process shares it from now on.
+    pub fn forget_modes(&self) {
+        self.modes.forget();
     }
 
     /// Whether something was received since the last call.
@@ -367,8 +391,13 @@ impl Socket {
     /// Channel, slot and generation, all of one moment.
     #[inline]
     pub fn whole_stream(&self) -> Option<(&'static Channel, u32, u8)> {
-        let word = self.place.load(Ordering::Acquire);
-        Some((channel::at((word >> 32) as u32)?, (word >> 8) as u32 & 0xff_ffff, word as u8))
+        stream_at(self.place_word())
+    }
+
+    /// Where its stream is, in one word; see [`stream_at`].
+    #[inline]
+    pub fn place_word(&self) -> u64 {
+        self.place.load(Ordering::Acquire)
     }
 
     pub fn generation(&self) -> u8 {

@@ -29,6 +29,8 @@ struct Call<'a> {
     channel: &'static Channel,
     slot: u32,
     generation: u8,
+    /// All three, as the socket has them.
+    place: u64,
     flags: i32,
 }
 
@@ -144,8 +146,9 @@ fn with_stream(
     mut make: impl FnMut(&Call<'_>) -> Result<usize, i32>,
 ) -> Handled {
     loop {
-        let (channel, slot, generation) = socket.whole_stream()?;
-        let call = Call { fd, socket, channel, slot, generation, flags };
+        let place = socket.place_word();
+        let (channel, slot, generation) = socket::stream_at(place)?;
+        let call = Call { fd, socket, channel, slot, generation, place, flags };
         let result = make(&call);
         if result != Err(libc::EBADF) || !call.moved(index) {
             return Some(result);
@@ -288,24 +291,20 @@ impl Call<'_> {
     /// Whether the socket is still there and has another stream, or is about to get one.
     #[cold]
     fn moved(&self, index: u32) -> bool {
-        let other = self.socket.whole_stream().is_some_and(|(channel, slot, generation)| {
-            !core::ptr::eq(channel, self.channel) || (slot, generation) != (self.slot, self.generation)
-        });
+        let other = self.socket.place_word() != self.place;
         table::socket(self.fd) == Some(index) && (other || self.socket.state() == State::Moving)
     }
 
     /// Whether the descriptor still means this stream; another thread may have closed it during a sleep.
     #[inline]
     fn still_open(&self) -> bool {
-        let same = |(channel, slot, generation): (&Channel, u32, u8)| {
-            core::ptr::eq(channel, self.channel) && (slot, generation) == (self.slot, self.generation)
-        };
-        self.socket.whole_stream().is_some_and(same) && self.socket.state() == State::Promoted
+        self.socket.place_word() == self.place && self.socket.state() == State::Promoted
     }
 
     fn nonblocking(&self) -> bool {
+        let ask = || sys::fcntl(self.fd, libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_NONBLOCK != 0);
         self.flags & libc::MSG_DONTWAIT != 0
-            || sys::fcntl(self.fd, libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_NONBLOCK != 0)
+            || self.socket.modes().map_or_else(ask, |modes| modes.nonblocking(ask))
     }
 
     fn errno(&self, trouble: Trouble) -> i32 {

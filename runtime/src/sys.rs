@@ -23,12 +23,14 @@ macro_rules! call {
     };
 }
 
+mod barrier;
 mod cancel;
 mod clock;
 mod epoll;
 mod files;
 mod signals;
 mod unix;
+pub use barrier::*;
 pub use cancel::*;
 pub use clock::*;
 pub use epoll::*;

@@ -6,7 +6,7 @@ pub mod poll;
 pub mod spin;
 
 use crate::bell::Borrowed;
-use crate::channel::{Channel, hold};
+use crate::channel::{Channel, Rest, hold};
 use crate::inside::Interruptions;
 use crate::shm::party::Recovery;
 use crate::socket::Socket;
@@ -134,7 +134,8 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
     if !through_kernel && spin::until(may_go_on) {
         return Ok(());
     }
-    let timeout = time_limit(fd, libc::SO_RCVTIMEO);
+    let ask = || time_limit(fd, libc::SO_RCVTIMEO);
+    let timeout = socket.modes().map_or_else(ask, |modes| modes.time_limit(ask));
     let Some(bell) = Borrowed::new() else {
         // Without a bell: look again after a moment.
         sys::sleep_ns(500_000);
@@ -144,6 +145,8 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
     let introduced = channel.introduce(bell.number, bell.fd());
     let placed = waiters.add_once(bell.number) && introduced;
     bell.doze();
+    let rest = Rest::begin(core::iter::once(channel));
+    let placed = placed && rest.is_sure();
     let over = socket.over.load(Ordering::Relaxed);
     let lifeline = if channel.watches_kernel(slot, socket.generation(), over) { fd } else { -1 };
     let urgent = if channel.leads_to_agent() { libc::POLLPRI } else { 0 };
@@ -162,6 +165,7 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
     } else {
         sleep(&mut set, limit)
     };
+    drop(rest);
     bell.wake(set[1].revents != 0);
     if bell.is_ours() {
         waiters.remove(bell.number);

@@ -220,6 +220,10 @@ macro_rules! fcntl_hook {
                 let result = original!($name(fd, command, argument));
                 match command {
                     libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => copied(fd, result),
+                    libc::F_SETFL if api::tracked(fd) => {
+                        api::after_mode_change(fd);
+                        result
+                    }
                     _ => result,
                 }
             }

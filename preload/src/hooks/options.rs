@@ -39,7 +39,11 @@ hook! {
             // SAFETY: the program's value.
             unsafe { api::before_setsockopt(fd, level, name, value, length) };
         }
-        original!(setsockopt(fd, level, name, value, length))
+        let result = original!(setsockopt(fd, level, name, value, length));
+        if level == libc::SOL_SOCKET && api::tracked(fd) {
+            api::after_mode_change(fd);
+        }
+        result
     }
 }
 
@@ -73,7 +77,11 @@ hook! {
                 api::before_signals(fd);
             }
         }
-        original!(ioctl(fd, request, argument))
+        let result = original!(ioctl(fd, request, argument));
+        if request == libc::FIONBIO && api::tracked(fd) {
+            api::after_mode_change(fd);
+        }
+        result
     }
 }
 

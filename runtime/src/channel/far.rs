@@ -9,7 +9,7 @@ use crate::agent::{failover, listener};
 use crate::registry::BELLS;
 use crate::shm::party::Recovery;
 use crate::shm::segment::{JOINED, STAYS, SideLine, SlotState, WORTH};
-use crate::{bell, epoll, stats, sys, table, wait};
+use crate::{bell, stats, sys, table, wait};
 use convoy_aggregator::path::Path;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence};
 
@@ -139,10 +139,13 @@ impl Channel {
     /// Frames of a stream are published: wakes whoever waits for them.
     #[inline]
     pub(super) fn ring_receiver(&self, slot: u32) {
-        fence(Ordering::SeqCst);
         match &self.way {
+            None if self.nobody_sleeps_there() => {}
             None => bell::ring_all(self.peer_line(slot).receive_waiters.snapshot()),
-            Some(way) => self.ring_agent(way),
+            Some(way) => {
+                fence(Ordering::SeqCst);
+                self.ring_agent(way);
+            }
         }
     }
 
@@ -163,15 +166,14 @@ impl Channel {
     }
 
     /// Tells those who wait for a stream that its agent has changed a line. The caller holds the receive lock.
-    pub(super) fn take_changes(&self, wakes: &mut Wakes) {
+    pub(super) fn take_changes(&self, wakes: &mut Wakes<'_>) {
         if self.has_changes() {
             self.segment.changes(1).take(|slot| {
-                wakes.add(&self.own_line(slot).receive_waiters);
+                wakes.add(slot);
                 let socket = self.socket_of(slot);
                 if let Some(socket) = socket.checked_sub(1).and_then(crate::socket::at) {
                     socket.hint.store(true, Ordering::Relaxed);
                 }
-                epoll::readable(socket);
             });
         }
     }

@@ -38,6 +38,7 @@ impl Channel {
             return None;
         }
         stream.recalled = true;
+        self.party.stream(slot).unsettle();
         Some((stream.credit.received(), stream.credit.granted()))
     }
 

@@ -39,7 +39,7 @@ impl Channel {
             head.end += part as u32;
             done += part;
         }
-        self.party.stream(slot).queued.fetch_add(length as u64, Ordering::Release);
+        self.count_queued(slot, length as u64);
         true
     }
 
@@ -59,7 +59,7 @@ impl Channel {
         // SAFETY: the chunk was just appended; the lock is held.
         let head = unsafe { &mut *head };
         (head.start, head.end) = (range.start, range.end);
-        self.party.stream(slot).queued.fetch_add(u64::from(range.end - range.start), Ordering::Release);
+        self.count_queued(slot, u64::from(range.end - range.start));
         true
     }
 
@@ -104,9 +104,16 @@ impl Channel {
             }
         }
         if mode != Mode::Peek {
-            self.party.stream(slot).queued.fetch_sub(total, Ordering::Release);
+            self.count_queued(slot, total.wrapping_neg());
         }
         total as usize
+    }
+
+    /// Adds to the count of queued bytes. The caller holds the receive lock, so that nobody else writes it.
+    #[inline]
+    fn count_queued(&self, slot: u32, more: u64) {
+        let queued = &self.party.stream(slot).queued;
+        queued.store(queued.load(Ordering::Relaxed).wrapping_add(more), Ordering::Release);
     }
 
     /// Drops what is queued and everything the stream still holds.

@@ -8,13 +8,13 @@
 
 use super::queue::Mode;
 use super::receive::Received;
-use super::{Channel, Trouble};
+use super::{Channel, Rest, Trouble};
 use crate::iov::{self, Cursor};
 use crate::shm::party::Sending;
-use crate::shm::segment::SlotState;
+use crate::shm::segment::{SideLine, SlotState};
 use crate::wait::kernel_state;
 use crate::{position, stats, sys};
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::Ordering;
 
 /// Bytes taken at a time.
 const PIECE: usize = 16384;
@@ -26,7 +26,8 @@ impl Channel {
     pub fn recall(&self, slot: u32, generation: u8, fd: i32) -> bool {
         let own = self.own_line(slot);
         own.set_state(generation, SlotState::WantsKernel);
-        fence(Ordering::SeqCst);
+        // The sender looks at that after it has published, like a waker.
+        let _seen = Rest::begin(core::iter::once(self));
         let _ = self.sort();
         self.reveal();
         let carrier = self.peer_socket(slot, fd);
@@ -50,6 +51,7 @@ impl Channel {
             // What came after the last look is sent again.
             self.drop_queue(slot, guard.lane(), stream);
             stream.recalled = true;
+            self.party.stream(slot).unsettle();
             own.recalled.store(stream.credit.consumed() + 1, Ordering::Release);
         }
         moved
@@ -116,6 +118,11 @@ impl Channel {
     #[inline]
     pub(super) fn asks_for_kernel(&self, slot: u32, generation: u8) -> bool {
         let line = self.peer_line(slot);
+        !line.is_open(generation) && Self::is_recalling(line, generation)
+    }
+
+    #[cold]
+    fn is_recalling(line: &SideLine, generation: u8) -> bool {
         match line.state(generation) {
             SlotState::WantsKernel => true,
             SlotState::Closed => line.recalled.load(Ordering::Acquire) != 0,

@@ -16,6 +16,9 @@ use convoy_aggregator::path::Path;
 use convoy_aggregator::wire::Kind;
 use core::sync::atomic::Ordering;
 
+/// About a microsecond.
+const JUST_NOW_TICKS: u64 = 2_500;
+
 /// What a stream had to give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
@@ -77,10 +80,10 @@ impl Channel {
         if !stream.open || stream.generation != generation {
             return Err(Trouble::Closed);
         }
-        let mut wakes = Wakes::default();
+        let mut wakes = Wakes::new(self);
         let received = self.receive_locked(&guard, slot, fd, target, mode, &mut wakes);
         drop(guard);
-        wakes.ring();
+        wakes.tell();
         received
     }
 
@@ -91,7 +94,7 @@ impl Channel {
         fd: i32,
         target: &mut Cursor,
         mode: Mode,
-        wakes: &mut Wakes,
+        wakes: &mut Wakes<'_>,
     ) -> Result<Received, Trouble> {
         self.take_changes(wakes);
         let recovery = self.recovery(slot);
@@ -107,7 +110,7 @@ impl Channel {
             self.drain(guard, None, wakes)?;
         }
         let mut taken = self.dequeue(slot, guard.lane(), guard.stream(slot), target, limit, mode);
-        if target.remaining() > 0 && mode != Mode::Peek {
+        if target.remaining() > 0 && mode != Mode::Peek && !(taken > 0 && self.was_just_sorted(guard.lane())) {
             let direct_allowed = mode == Mode::Take && limit == u64::MAX && guard.stream(slot).first == NONE;
             let mut direct = Direct { slot, target, taken: 0 };
             self.drain(guard, direct_allowed.then_some(&mut direct), wakes)?;
@@ -143,7 +146,7 @@ impl Channel {
         if !guard.stream(slot).open || guard.stream(slot).generation != generation {
             return Err(Trouble::Closed);
         }
-        let mut wakes = Wakes::default();
+        let mut wakes = Wakes::new(self);
         // Before the path: see aggregator::path on why the order matters.
         let queued = position::readable(fd);
         let most = match self.path_beneath(slot, fd, guard.stream(slot))? {
@@ -158,7 +161,7 @@ impl Channel {
         };
         let result = (most > 0).then(|| read(most));
         drop(guard);
-        wakes.ring();
+        wakes.tell();
         Ok(result)
     }
 
@@ -176,7 +179,10 @@ impl Channel {
             let number = match stream.path.pending(announced) {
                 // What was recalled is in the kernel, and the sender's switch comes with its next bytes.
                 Ok(None) if stream.recalled && !self.leads_to_agent() => return Ok((Path::Kernel, u64::MAX)),
-                Ok(None) => return Ok((stream.path.path(), u64::MAX)),
+                Ok(None) => {
+                    self.party.stream(slot).note_steady(stream.path.passed());
+                    return Ok((stream.path.path(), u64::MAX));
+                }
                 Ok(Some(number)) => number,
                 Err(_) => return Err(self.fail("impossible path switch")),
             };
@@ -244,11 +250,11 @@ impl Channel {
         }
         let _section = Section::new();
         let guard = self.lock_receiving()?;
-        let mut wakes = Wakes::default();
+        let mut wakes = Wakes::new(self);
         self.take_changes(&mut wakes);
         let result = self.drain(&guard, None, &mut wakes);
         drop(guard);
-        wakes.ring();
+        wakes.tell();
         result
     }
 
@@ -259,14 +265,14 @@ impl Channel {
         let Ok(guard) = self.lock_receiving() else { return };
         let capacity = u64::from(self.segment.geometry.ring_bytes);
         let revealed = guard.lane().ring.reveal(&self.incoming().producer, capacity);
-        let mut wakes = Wakes::default();
+        let mut wakes = Wakes::new(self);
         match revealed {
             Ok(true) => drop(self.drain(&guard, None, &mut wakes)),
             Ok(false) => {}
             Err(_) => drop(self.fail("impossible cursor")),
         }
         drop(guard);
-        wakes.ring();
+        wakes.tell();
     }
 
     /// Sorts what is published. Batches are closed at the user's thresholds: then the sender gets its room back.
@@ -274,11 +280,12 @@ impl Channel {
         &self,
         guard: &Guard<'_>,
         mut direct: Option<&mut Direct<'_>>,
-        wakes: &mut Wakes,
+        wakes: &mut Wakes<'_>,
     ) -> Result<(), Trouble> {
         let capacity = u64::from(self.segment.geometry.ring_bytes);
         let incoming = self.incoming();
         let lane = guard.lane();
+        lane.sorted = position::ticks();
         match lane.ring.refresh(&incoming.producer, capacity) {
             Ok(true) if self.usable() => {}
             Ok(_) => return Ok(()),
@@ -308,10 +315,19 @@ impl Channel {
         }
         self.give_room(lane);
         if frames > 0 {
-            spin::found();
+            spin::found(lane.sorted);
+            self.note_find();
             stats::lane(self.index as usize).frames_received.bump(frames);
         }
         Ok(())
+    }
+
+    /// Whether the lane was looked at a moment ago. To look again costs a cache line that the sender writes, so a call that has got
+    /// bytes is content with what was there then: what is sent while another processor reads arrives a little later in the kernel
+    /// too. Within one process what has been sent can be read at once.
+    #[inline]
+    fn was_just_sorted(&self, lane: &LaneReceiving) -> bool {
+        self.peer != self.maker && position::ticks().wrapping_sub(lane.sorted) < JUST_NOW_TICKS
     }
 
     /// What was taken so far is the sender's again.
@@ -340,13 +356,13 @@ impl Channel {
         let Ok(guard) = self.lock_receiving() else {
             return false;
         };
-        let mut wakes = Wakes::default();
+        let mut wakes = Wakes::new(self);
         let _ = self.drain(&guard, None, &mut wakes);
         let stream = guard.stream(slot);
         stream.open = false;
         let unread = self.drop_queue(slot, guard.lane(), stream);
         drop(guard);
-        wakes.ring();
+        wakes.tell();
         unread > 0
     }
 
@@ -363,7 +379,12 @@ impl Channel {
     }
 
     /// Which path the stream is read from, after passing what can be passed.
+    #[inline]
     pub fn receive_path(&self, slot: u32, fd: i32) -> Result<Path, Trouble> {
+        let announced = self.peer_line(slot).announced.load(Ordering::Acquire);
+        if self.party.stream(slot).is_steady(announced) {
+            return Ok(Path::after(announced));
+        }
         let guard = self.lock_receiving()?;
         let stream = guard.stream(slot);
         self.path_beneath(slot, fd, stream).map(|(path, _)| path)

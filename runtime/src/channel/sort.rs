@@ -6,10 +6,8 @@ use super::receive::Guard;
 use super::{Channel, Trouble};
 use crate::iov::Cursor;
 use crate::shm::party::{LaneReceiving, NONE, Receiving};
-use crate::shm::waiters::Waiters;
 use crate::{bell, epoll, stats};
 use convoy_aggregator::wire::{self, Header, Kind};
-use core::sync::atomic::{Ordering, fence};
 
 /// The reader's buffer, for frames that need not be queued first.
 pub(super) struct Direct<'a> {
@@ -32,41 +30,55 @@ struct Piece {
     block: u32,
 }
 
-/// Who may have to be woken once the lock is free.
-#[derive(Default)]
-pub(super) struct Wakes {
-    waiters: [Option<&'static Waiters>; 8],
+/// Streams that have received something: their epoll instances and sleepers are to be told.
+pub(super) struct Wakes<'a> {
+    channel: &'a Channel,
+    slots: [u32; MOST_NOTED],
     count: usize,
 }
 
-impl Wakes {
-    /// Notes the waiters of a stream that has received something.
+/// How many are noted before they are told.
+const MOST_NOTED: usize = 32;
+
+impl<'a> Wakes<'a> {
     #[inline]
-    pub(super) fn add(&mut self, waiters: &'static Waiters) {
-        if self.waiters[..self.count].iter().flatten().any(|known| core::ptr::eq(*known, waiters)) {
+    pub(super) fn new(channel: &'a Channel) -> Self {
+        Self { channel, slots: [0; MOST_NOTED], count: 0 }
+    }
+
+    /// Notes a stream that has received something.
+    #[inline]
+    pub(super) fn add(&mut self, slot: u32) {
+        if self.count > 0 && self.slots.get(self.count - 1) == Some(&slot) {
             return;
         }
-        if self.count == self.waiters.len() {
-            self.ring();
+        if self.count == MOST_NOTED {
+            self.tell();
         }
-        if let Some(place) = self.waiters.get_mut(self.count) {
-            *place = Some(waiters);
+        if let Some(place) = self.slots.get_mut(self.count) {
+            *place = slot;
             self.count += 1;
         }
     }
 
-    /// Rings after a fence: the waiters are looked at only then (see `bell`).
+    /// Leaves notes with the epoll instances and wakes sleepers. Without the receive lock, unless there are very many.
     #[inline]
-    pub(super) fn ring(&mut self) {
+    pub(super) fn tell(&mut self) {
         if self.count > 0 {
-            fence(Ordering::SeqCst);
-            for waiters in self.waiters.iter_mut().take(self.count) {
-                if let Some(waiters) = waiters.take() {
-                    bell::ring_all(waiters.snapshot());
-                }
-            }
-            self.count = 0;
+            self.tell_each();
         }
+    }
+
+    fn tell_each(&mut self) {
+        let slots = self.slots.get(..self.count).unwrap_or_default();
+        epoll::readable(slots.iter().map(|slot| self.channel.socket_of(*slot)));
+        // Only then: what is noted and queued is there for whoever is about to sleep.
+        if !self.channel.nobody_sleeps_here() {
+            for slot in slots {
+                bell::ring_all(self.channel.own_line(*slot).receive_waiters.snapshot());
+            }
+        }
+        self.count = 0;
     }
 }
 
@@ -85,7 +97,7 @@ impl Channel {
         header: Header,
         offset: usize,
         direct: &mut Option<&mut Direct<'_>>,
-        wakes: &mut Wakes,
+        wakes: &mut Wakes<'_>,
     ) -> Result<Step, Trouble> {
         if header.slot >= self.party.slots() {
             return Err(self.fail("impossible stream"));
@@ -111,8 +123,7 @@ impl Channel {
             let step = self.deliver(lane, stream, piece, direct);
             if !whole {
                 // The rest waits in the queue: to those who wait it has arrived now.
-                wakes.add(&self.own_line(header.slot).receive_waiters);
-                epoll::readable(self.socket_of(header.slot));
+                wakes.add(header.slot);
             }
             return step;
         }
@@ -120,8 +131,7 @@ impl Channel {
             return Ok(Step::Stop);
         }
         self.book(stream, piece.length)?;
-        wakes.add(&self.own_line(header.slot).receive_waiters);
-        epoll::readable(self.socket_of(header.slot));
+        wakes.add(header.slot);
         Ok(Step::Next)
     }
 

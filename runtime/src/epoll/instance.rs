@@ -8,7 +8,7 @@ mod ready;
 use crate::bell::Bell;
 use crate::channel::Channel;
 use crate::lock::{Mutex, MutexGuard};
-use crate::socket::{self, MANY};
+use crate::socket::{self, MANY, Socket};
 use crate::{position, sys, table};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::collections::VecDeque;
@@ -161,14 +161,10 @@ impl Instance {
         due
     }
 
-    /// Leaves a note that bytes have come for a socket.
-    pub fn note(&self, socket: u32) {
-        let mut inbox = self.inbox.lock();
-        if inbox.len() >= MOST_DOUBLE_NOTES && inbox.contains(&socket) {
-            return;
-        }
-        inbox.push(socket);
-        self.noted.store(true, Ordering::Release);
+    /// The inbox, to leave notes in.
+    #[inline]
+    pub fn notes(&self) -> Notes<'_> {
+        Notes { inbox: self.inbox.lock(), noted: &self.noted }
     }
 
     #[inline]
@@ -226,6 +222,36 @@ impl Instance {
             self.inbox.force_unlock();
             self.state.force_unlock();
         }
+    }
+}
+
+/// An instance's inbox, locked; nothing else is locked meanwhile.
+pub struct Notes<'a> {
+    inbox: MutexGuard<'a, Vec<u32>>,
+    noted: &'a AtomicBool,
+}
+
+impl Notes<'_> {
+    /// Leaves a note that bytes have come for a socket that this instance alone watches. `told` changes under the inbox's lock: where
+    /// it is set, the note is still there, and the streams are looked at after it has been taken.
+    #[inline]
+    pub fn leave(&mut self, index: u32, socket: &Socket) {
+        if !socket.told.load(Ordering::Relaxed) {
+            socket.told.store(true, Ordering::Relaxed);
+            self.push(index);
+        }
+    }
+
+    /// The same for one that others may watch too.
+    pub fn leave_once(&mut self, index: u32) {
+        if self.inbox.len() < MOST_DOUBLE_NOTES || !self.inbox.contains(&index) {
+            self.push(index);
+        }
+    }
+
+    fn push(&mut self, index: u32) {
+        self.inbox.push(index);
+        self.noted.store(true, Ordering::Release);
     }
 }
 

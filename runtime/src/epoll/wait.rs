@@ -3,12 +3,11 @@
 use super::at;
 use super::instance::{Instance, State};
 use crate::api::Handled;
-use crate::channel::hold;
+use crate::channel::{Rest, hold};
 use crate::inside::{Heap, Interruptions};
 use crate::table::{self, Entry};
 use crate::wait::{self, kernel_state, spin};
 use crate::{channel, stats, sys};
-use core::sync::atomic::{Ordering, fence};
 
 /// How deep instances may be nested (EP_MAX_NESTS of the kernel is 4).
 const MOST_NESTED: u32 = 5;
@@ -50,33 +49,51 @@ struct Waiter<'a> {
     mask: *const libc::sigset_t,
 }
 
+/// What a look at the promoted streams has found.
+#[derive(Default)]
+struct Side {
+    /// Events.
+    filled: usize,
+    /// Not everything is the kernel's.
+    has_own: bool,
+    kernel_members: bool,
+    others_sleep: bool,
+}
+
 impl Waiter<'_> {
     fn run(&self, events: &mut [libc::epoll_event], timeout: Option<&libc::timespec>) -> Result<usize, i32> {
         let now_only = timeout.is_some_and(|time| time.tv_sec == 0 && time.tv_nsec == 0);
-        let deadline = timeout.map(|time| sys::now_ns().saturating_add(wait::nanoseconds(time)));
         let before = Interruptions::so_far();
         if let Some(result) = self.kernel_alone(events, timeout, before) {
             return result;
         }
+        let mut deadline = None;
         loop {
             // The kernel's descriptors come first when it is their turn, so that neither side starves.
             let kernel_first = self.instance.kernel_due();
             let mut filled = if kernel_first { self.ask_kernel(events, Some(&NOW))? } else { 0 };
-            filled += self.user_side(events.get_mut(filled..).unwrap_or_default());
-            if !kernel_first && (now_only || filled > 0 && self.instance.lock().has_kernel_members()) {
+            let mut side = self.user_side(events.get_mut(filled..).unwrap_or_default());
+            filled += side.filled;
+            if !kernel_first && (now_only || filled > 0 && side.kernel_members) {
                 filled += self.ask_kernel(events.get_mut(filled..).unwrap_or_default(), Some(&NOW))?;
                 if filled == 0 {
-                    filled = self.user_side(events);
+                    side = self.user_side(events);
+                    filled = side.filled;
                 }
             }
             if filled == 0 {
                 hold::release_all();
             }
             if filled > 0 || now_only {
-                self.pass_on();
+                if side.others_sleep {
+                    self.pass_on();
+                }
                 return Ok(filled);
             }
-            if !self.instance.lock().kernel_only() && spin::until(|| self.something()) {
+            // The clock costs more than a look: only those who wait ask it.
+            deadline = deadline
+                .or_else(|| timeout.map(|time| sys::now_ns().saturating_add(wait::nanoseconds(time))));
+            if side.has_own && spin::until(|| self.something()) {
                 continue;
             }
             if before.any_since() {
@@ -84,7 +101,7 @@ impl Waiter<'_> {
             }
             filled = self.sleep(events, deadline, before)?;
             if filled == 0 {
-                filled = self.user_side(events);
+                filled = self.user_side(events).filled;
             }
             if filled > 0 || deadline.is_some_and(|deadline| sys::now_ns() >= deadline) {
                 self.pass_on();
@@ -122,25 +139,34 @@ impl Waiter<'_> {
     }
 
     /// Sorts what has arrived and takes what is ready.
-    fn user_side(&self, events: &mut [libc::epoll_event]) -> usize {
-        if self.instance.lock().kernel_only() {
-            return 0;
+    fn user_side(&self, events: &mut [libc::epoll_event]) -> Side {
+        {
+            let mut state = self.instance.lock();
+            if state.kernel_only() {
+                return Side { others_sleep: state.sleepers > 0, ..Side::default() };
+            }
+            state.unseen = false;
         }
-        self.instance.lock().unseen = false;
         sort_all();
         let mut state = self.instance.lock();
         self.instance.take_notes(&mut state);
         if channel::any_forked() {
             state.enqueue_with_bytes();
         }
-        let filled = state.collect(events);
+        let side = Side {
+            filled: state.collect(events),
+            has_own: true,
+            kernel_members: state.has_kernel_members(),
+            others_sleep: state.sleepers > 0,
+        };
         if state.nested.is_empty() {
-            return filled;
+            return side;
         }
         let nested = descriptors(&state);
         drop(state);
         let ready = Heap::new(|| nested.iter().map(|fd| has_ready(*fd, MOST_NESTED)).collect::<Vec<bool>>());
-        filled + self.instance.lock().collect_nested(&ready, events.get_mut(filled..).unwrap_or_default())
+        let rest = events.get_mut(side.filled..).unwrap_or_default();
+        Side { filled: side.filled + self.instance.lock().collect_nested(&ready, rest), ..side }
     }
 
     /// This thread has taken rings or news of the kernel and returns without having looked at what they were about: one that
@@ -172,16 +198,17 @@ impl Waiter<'_> {
         before: Interruptions,
     ) -> Result<usize, i32> {
         doze(self.epoll, true, MOST_NESTED);
-        fence(Ordering::SeqCst);
+        let rest = Rest::beside_all();
         // Frames are nothing to an instance whose members the kernel serves.
         let work = !self.instance.lock().kernel_only() && self.something();
         let result = if work || self.nested_ready() || before.any_since() {
             Ok(0)
         } else {
             stats::process().sleeps.add(1);
-            let tick = self.instance.lock().tick;
+            let tick = self.instance.lock().tick || !rest.is_sure();
             self.ask_kernel(events, time_left(deadline, tick).as_ref())
         };
+        drop(rest);
         doze(self.epoll, false, MOST_NESTED);
         result
     }

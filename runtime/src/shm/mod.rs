@@ -13,4 +13,5 @@ pub mod lock;
 pub mod party;
 pub mod ring;
 pub mod segment;
+pub mod sleep_word;
 pub mod waiters;

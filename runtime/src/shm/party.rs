@@ -31,6 +31,8 @@ pub struct Shared {
     pub taken: AtomicU64,
     /// When held frames leave at the latest, in microseconds; 0 when there are none. Written under the send lock.
     pub held_until: AtomicU64,
+    /// Times in a row that something was found without a sleep. Written under the receive lock, and by sleepers; a hint.
+    pub finds: AtomicU32,
     /// Set when the channel can no longer be used.
     pub broken: AtomicBool,
 }
@@ -67,6 +69,8 @@ pub struct Held {
 #[repr(C)]
 pub struct LaneReceiving {
     pub ring: Consumer,
+    /// When the lane was last looked at, in ticks.
+    pub sorted: u64,
     pub batch: Batch,
     pub free_chunk: u32,
     pub fresh_chunk: u32,
@@ -103,6 +107,9 @@ pub struct Stream {
     recovery: AtomicU32,
     /// What was shut down while the stream returned to the kernel, a bit each for SHUT_RD and SHUT_WR: to be done after it.
     pub shut_after: AtomicU32,
+    /// How many switches this side has passed, plus 1, while nothing else says from where the stream is read; 0 = ask under the lock.
+    /// Written under the receive lock, Relaxed: it is one word and stands for itself.
+    steady: AtomicU32,
     /// The stream after this one in the list that starts at [`Held::first`]; 0 = not in it. Under the send lock.
     pub next_held: AtomicU32,
 }
@@ -281,6 +288,27 @@ impl Stream {
             4 => Recovery::Quiet,
             _ => Recovery::Failed,
         }
+    }
+
+    /// The stream is read from where that many switches lead.
+    #[inline]
+    pub fn note_steady(&self, passed: u32) {
+        let word = passed.wrapping_add(1);
+        if self.steady.load(Ordering::Relaxed) != word {
+            self.steady.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// That is not certain any more.
+    pub fn unsettle(&self) {
+        self.steady.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the stream is read from where `announced` switches of the other end lead, and nothing else is to be asked.
+    #[inline]
+    pub fn is_steady(&self, announced: u32) -> bool {
+        let word = self.steady.load(Ordering::Relaxed);
+        word != 0 && word == announced.wrapping_add(1) && self.recovery() == Recovery::None
     }
 
     /// The stream has to return; false when it was not in that state before.

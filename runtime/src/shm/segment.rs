@@ -14,6 +14,7 @@ use super::changes::Changes;
 pub use super::changes::MOST_FOLLOWED as MOST_SLOTS;
 use super::load::Load;
 use super::ring::{ConsumerLine, ProducerLine};
+use super::sleep_word::SleepWord;
 use super::waiters::Waiters;
 use crate::process::Identity;
 use crate::sys::{self, Answer, Errno};
@@ -88,6 +89,8 @@ pub struct SideHeader {
     /// 1 while the agent, as this side, sleeps or does not look at this channel by itself. Set by the agent, cleared by
     /// the program's thread that rings it: SeqCst with a fence between publishing and looking on both sides.
     pub asleep: AtomicU32,
+    /// Threads of this side that may be asleep; not used where the other side is an agent.
+    pub sleepers: SleepWord,
 }
 
 /// Cursor lines of one direction and the blocks that come back to its sender.
@@ -171,6 +174,12 @@ impl SideLine {
         self.state.store(u32::from(generation) << 8 | state as u32, Ordering::Release);
     }
 
+    /// [`SlotState::Open`], and of this generation.
+    #[inline]
+    pub fn is_open(&self, generation: u8) -> bool {
+        self.state.load(Ordering::Acquire) == u32::from(generation) << 8 | SlotState::Open as u32
+    }
+
     /// The state if it is of this generation; a line of another generation counts as free.
     #[inline]
     pub fn state(&self, generation: u8) -> SlotState {
@@ -202,6 +211,10 @@ impl SideLine {
 #[derive(Clone, Copy)]
 pub struct Segment {
     base: *mut u8,
+    /// Where its parts begin, computed once.
+    lines: *mut u8,
+    rings: [*mut u8; 2],
+    blocks: [*mut u8; 2],
     pub geometry: Geometry,
 }
 
@@ -211,6 +224,18 @@ unsafe impl Send for Segment {}
 unsafe impl Sync for Segment {}
 
 impl Segment {
+    /// A mapping of that many bytes, or (without a geometry) of the head only.
+    fn mapped(base: *mut u8, geometry: Geometry) -> Self {
+        let part = |offset: usize| base.wrapping_add(offset);
+        Self {
+            base,
+            lines: part(HEADER_BYTES + LANES_BYTES),
+            rings: [0, 1].map(|direction| part(geometry.ring_offset(direction))),
+            blocks: [0, 1].map(|direction| part(geometry.blocks_offset(direction))),
+            geometry,
+        }
+    }
+
     /// Makes a new segment; returns it with the descriptor that another process attaches through.
     pub fn create(geometry: Geometry, serial: u64, sides: [Identity; 2]) -> Answer<(Self, i32)> {
         let fd = sys::memfd_create(c"convoy-segment", libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)?;
@@ -225,7 +250,7 @@ impl Segment {
         sys::fallocate(fd, 0, 0, (HEADER_BYTES + LANES_BYTES) as u64)?;
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
         sys::fcntl(fd, libc::F_ADD_SEALS, seals as usize)?;
-        let segment = Self { base: sys::map_shared(fd, geometry.bytes())?, geometry };
+        let segment = Self::mapped(sys::map_shared(fd, geometry.bytes())?, geometry);
         let header = segment.header();
         let numbers = [geometry.ring_bytes, geometry.slots, geometry.block_bytes, geometry.blocks];
         for (word, number) in header.geometry.iter().zip(numbers) {
@@ -234,6 +259,7 @@ impl Segment {
         header.serial.store(serial, Ordering::Relaxed);
         for (side, identity) in header.sides.iter().zip(sides) {
             side.identity.store(identity.0, Ordering::Relaxed);
+            side.sleepers.begin();
         }
         header.magic.store(MAGIC, Ordering::Release);
         Ok(segment)
@@ -246,12 +272,12 @@ impl Segment {
         if seals & libc::F_SEAL_SHRINK == 0 || size < HEADER_BYTES || !sys::is_tmpfs(fd) {
             return Err(libc::EPROTO);
         }
-        let probe = Self { base: sys::map_shared(fd, HEADER_BYTES)?, geometry: NO_GEOMETRY };
+        let probe = Self::mapped(sys::map_shared(fd, HEADER_BYTES)?, NO_GEOMETRY);
         let geometry = probe.checked_geometry(size, serial, sides);
         // SAFETY: nothing refers to the probe's mapping any more.
         unsafe { sys::unmap(probe.base, HEADER_BYTES) };
         let geometry = geometry?;
-        Ok(Self { base: sys::map_shared(fd, geometry.bytes())?, geometry })
+        Ok(Self::mapped(sys::map_shared(fd, geometry.bytes())?, geometry))
     }
 
     fn checked_geometry(&self, size: usize, serial: u64, sides: [Identity; 2]) -> Result<Geometry, Errno> {
@@ -314,9 +340,8 @@ impl Segment {
     #[inline]
     pub fn line(&self, slot: u32, side: usize) -> &'static SideLine {
         let slot = slot.min(self.geometry.slots - 1) as usize;
-        let offset = HEADER_BYTES + LANES_BYTES + slot * SLOT_BYTES + (side & 1) * 64;
         // SAFETY: inside the slot table by the bound above; atomics only.
-        unsafe { &*self.base.add(offset).cast::<SideLine>() }
+        unsafe { &*self.lines.add(slot * SLOT_BYTES + (side & 1) * 64).cast::<SideLine>() }
     }
 
     /// How much the program sends on a stream to another host; the slot must be below `geometry.slots`.
@@ -331,17 +356,15 @@ impl Segment {
     /// First byte of the ring that side `sender` writes.
     #[inline]
     pub fn ring(&self, sender: usize) -> *mut u8 {
-        // SAFETY: inside the mapping.
-        unsafe { self.base.add(self.geometry.ring_offset(sender & 1)) }
+        self.rings[sender & 1]
     }
 
     /// First byte of a block of side `sender`; the block must be below `geometry.blocks`.
     #[inline]
     pub fn block(&self, sender: usize, block: u32) -> *mut u8 {
         let block = block.min(self.geometry.blocks.saturating_sub(1)) as usize;
-        let offset = self.geometry.blocks_offset(sender & 1) + block * self.geometry.block_bytes as usize;
         // SAFETY: inside the mapping by the bound above.
-        unsafe { self.base.add(offset) }
+        unsafe { self.blocks[sender & 1].add(block * self.geometry.block_bytes as usize) }
     }
 }
 

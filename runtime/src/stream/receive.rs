@@ -8,7 +8,8 @@ use crate::channel::receive::Received;
 use crate::iov::{self, Cursor, EMPTY};
 use crate::shm::party::Recovery;
 use crate::socket::{self, State};
-use crate::{demote, options, position, promote, sys, table, wait};
+use crate::wait::{self, spin};
+use crate::{demote, options, position, promote, sys, table};
 use core::sync::atomic::Ordering;
 
 /// See [`crate::api::receive_with_control`].
@@ -133,7 +134,7 @@ impl Call<'_> {
             match self.channel.receive(self.slot, self.generation, self.fd, target, mode) {
                 Ok(Received::Bytes(bytes)) => {
                     // Bytes from the peer: it was there a moment ago.
-                    self.socket.looked.store(position::ticks(), Ordering::Relaxed);
+                    self.socket.looked.store(spin::last_found(), Ordering::Relaxed);
                     return Ok(Some(bytes));
                 }
                 Ok(found) => {

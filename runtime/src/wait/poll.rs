@@ -3,7 +3,7 @@
 use super::{readiness, spin};
 use crate::api::Handled;
 use crate::bell::{Bell, Borrowed};
-use crate::channel::{Channel, hold};
+use crate::channel::{Channel, Rest, hold};
 use crate::inside::{Heap, Interruptions};
 use crate::socket::{self, Socket, State};
 use crate::table::{self, Entry};
@@ -259,6 +259,8 @@ impl Poll<'_> {
             bell.doze();
         }
         self.doze_epolls(true);
+        let rest = Rest::beside_all();
+        let placed = placed && rest.is_sure();
         let mut kernel_set = self.kernel_set(set, bell.as_deref());
         let result = if self.something() || before.any_since() {
             Ok(0)
@@ -271,6 +273,7 @@ impl Poll<'_> {
                 sys::cancellable(|| sys::ppoll(kernel_set.as_mut_ptr(), kernel_set.len(), limit, self.mask))
             }
         };
+        drop(rest);
         self.doze_epolls(false);
         if let Some(bell) = bell {
             bell.wake(kernel_set.last().is_some_and(|entry| entry.revents != 0));

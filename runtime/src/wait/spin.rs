@@ -40,7 +40,7 @@ static TICKS_PER_US: AtomicU64 = AtomicU64::new(0);
 #[inline]
 pub fn until(mut ready: impl FnMut() -> bool) -> bool {
     if ready() {
-        found();
+        found(position::ticks());
         return true;
     }
     let budget = budget();
@@ -77,10 +77,16 @@ pub fn for_room(nonblocking: bool, mut ready: impl FnMut() -> bool) -> bool {
             })
 }
 
-/// Something was received: spinning is worth a try for a while.
+/// Something was received at that time: spinning is worth a try for a while.
 #[inline]
-pub fn found() {
-    LAST_FOUND.store(position::ticks(), Ordering::Relaxed);
+pub fn found(now: u64) {
+    LAST_FOUND.store(now, Ordering::Relaxed);
+}
+
+/// When something was received last, in ticks.
+#[inline]
+pub fn last_found() -> u64 {
+    LAST_FOUND.load(Ordering::Relaxed)
 }
 
 fn spin(budget: u64, ready: &mut dyn FnMut() -> bool) -> bool {
@@ -142,7 +148,7 @@ fn spin(budget: u64, ready: &mut dyn FnMut() -> bool) -> bool {
     if hit {
         stats::process().spin_hits.add(1);
         MISSES.store(0, Ordering::Relaxed);
-        found();
+        found(position::ticks());
     }
     hit
 }
