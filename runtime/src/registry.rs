@@ -15,7 +15,7 @@ pub use offers::{Answer, Key, Offer, OfferRef, Progress};
 
 use crate::process::{self, Identity};
 use crate::{inside, sys};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"convoyR1");
 /// Counted up when the words of the registry or of segments mean something else than before, at the same size.
@@ -39,7 +39,7 @@ pub struct Registry {
     serial: AtomicU64,
     /// Places of threads of this user that spin at this moment: identity of their process, 0 = free. Claimed by
     /// compare-and-swap; a place of a dead process may be taken over.
-    spinners: [AtomicU64; MOST_SPINNERS],
+    spinners: [Spinner; MOST_SPINNERS],
     /// Processors that any process of this user has been allowed to use (a bit each), and how many those are. Added to
     /// by every process that joins; bits of processes that are gone do no harm.
     cpus: [AtomicU64; sys::CPU_WORDS],
@@ -48,6 +48,14 @@ pub struct Registry {
     offers: [Offer; OFFERS],
     channels: [ChannelRecord; CHANNELS],
 }
+
+/// A place for one thread to spin: identity of its process, 0 = free. On a line of its own, because it is taken and left for every
+/// message of a busy pair.
+#[repr(C, align(64))]
+struct Spinner(AtomicU64);
+
+/// Where a thread of this process span last, which no other has used meanwhile as a rule.
+static LAST_PLACE: AtomicUsize = AtomicUsize::new(0);
 
 /// A bell: see `bell`.
 #[repr(C, align(64))]
@@ -119,16 +127,21 @@ impl Registry {
     #[inline]
     pub fn begin_spin(&self, owner: Identity) -> Option<&AtomicU64> {
         let places = self.spinners.get(..self.cpus().min(MOST_SPINNERS))?;
-        let claim = |place: &&AtomicU64| {
-            place.load(Ordering::Relaxed) == 0
-                && place.compare_exchange(0, owner.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        let claim = |place: &Spinner| {
+            place.0.load(Ordering::Relaxed) == 0
+                && place.0.compare_exchange(0, owner.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         };
-        places.iter().find(claim)
+        if let Some(last) = places.get(LAST_PLACE.load(Ordering::Relaxed)).filter(|place| claim(place)) {
+            return Some(&last.0);
+        }
+        let found = places.iter().position(claim)?;
+        LAST_PLACE.store(found, Ordering::Relaxed);
+        places.get(found).map(|place| &place.0)
     }
 
     /// Frees the places of processes that died while they spun.
     pub fn sweep_spinners(&self) {
-        for place in &self.spinners {
+        for Spinner(place) in &self.spinners {
             let holder = place.load(Ordering::Relaxed);
             if holder != 0 && !Identity(holder).alive() {
                 let _ = place.compare_exchange(holder, 0, Ordering::Relaxed, Ordering::Relaxed);
