@@ -30,8 +30,8 @@ use convoy_aggregator::path::{ReceivePath, SendPath};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 pub use far::Way;
-pub use rest::{Rest, register};
 pub use list::{AGENT_SERIAL, all, at, at_exit, moved, of_answer, refuse, with_agent, with_peer};
+pub use rest::{Rest, register};
 
 /// How many closed slots are looked at for one whose other end is closed too.
 const FREE_LOOKS: u32 = 8;
@@ -68,6 +68,15 @@ pub fn any_forked() -> bool {
 
 pub fn note_fork() {
     FORKED.store(true, Ordering::Relaxed);
+}
+
+/// Set with the first channel to an agent.
+static FAR: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process has (or had) a channel to an agent.
+#[inline]
+pub fn any_far() -> bool {
+    FAR.load(Ordering::Relaxed)
 }
 
 /// What went wrong with a channel as a whole.

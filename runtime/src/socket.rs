@@ -16,8 +16,8 @@ use crate::registry::OfferRef;
 use crate::session::SLOW;
 use crate::table::{self, Entry};
 use crate::{inside, stats, sys};
-use modes::Modes;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use modes::Modes;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -369,7 +369,12 @@ impl Socket {
     /// Whether the kernel side was not looked at for a while (about 100 us); then it counts as looked at now.
     #[inline]
     pub fn look_due(&self) -> bool {
-        let now = position::ticks();
+        self.look_due_at(position::ticks())
+    }
+
+    /// The same at that time, in ticks.
+    #[inline]
+    pub fn look_due_at(&self, now: u64) -> bool {
         let due = now.wrapping_sub(self.looked.load(Ordering::Relaxed)) > LOOK_TICKS;
         if due {
             self.looked.store(now, Ordering::Relaxed);
@@ -392,6 +397,12 @@ impl Socket {
     #[inline]
     pub fn whole_stream(&self) -> Option<(&'static Channel, u32, u8)> {
         stream_at(self.place_word())
+    }
+
+    /// Promoted, and nothing else is to be done before a call on its stream.
+    #[inline]
+    pub fn is_settled(&self) -> bool {
+        self.state() == State::Promoted && !self.returned.load(Ordering::Relaxed)
     }
 
     /// Where its stream is, in one word; see [`stream_at`].

@@ -46,28 +46,11 @@ pub unsafe fn send(fd: i32, parts: *const libc::iovec, count: usize, flags: i32)
         crate::demote::demote(fd, crate::api::Reason::Call);
         return None;
     }
-    loop {
-        match socket.state() {
-            State::Promoted => {
-                promote::leave_again(index, socket, fd);
-                break;
-            }
-            State::Candidate if promote::consider(index, socket, fd) => break,
-            State::Candidate => {
-                // SAFETY: the caller's promise.
-                let sent = in_kernel(socket, || unsafe {
-                    sys::cancellable(|| sys::sendmsg(fd, parts, count, flags))
-                });
-                if let Some(result) = sent {
-                    return Some(result.inspect(|bytes| {
-                        count_kernel(true, *bytes);
-                        agent::note_sent(socket, *bytes);
-                    }));
-                }
-            }
-            State::Moving => sys::sched_yield(),
-            State::Free => return None,
-        }
+    if !socket.is_settled()
+        // SAFETY: the caller's promise.
+        && let Before::Over(answer) = unsafe { send_before(index, socket, fd, parts, count, flags) }
+    {
+        return answer;
     }
     // SAFETY: the caller's promise.
     let mut bytes = match unsafe { Cursor::new(parts, count, true) } {
@@ -96,31 +79,11 @@ pub unsafe fn receive(fd: i32, parts: *const libc::iovec, count: usize, flags: i
     if flags & KERNEL_ONLY != 0 {
         return None;
     }
-    loop {
-        match socket.state() {
-            State::Promoted => {
-                promote::leave_again(index, socket, fd);
-                break;
-            }
-            State::Candidate if promote::consider(index, socket, fd) => break,
-            // A read of no bytes has rules of its own, which differ between read and recv.
-            // SAFETY: the caller's promise.
-            State::Candidate if unsafe { iov::is_empty(parts, count) } => return None,
-            State::Candidate => {
-                // SAFETY: the caller's promise.
-                let received = in_kernel(socket, || unsafe {
-                    sys::cancellable(|| sys::recvmsg(fd, parts, count, flags))
-                });
-                if let Some(result) = received {
-                    return Some(result.inspect(|bytes| {
-                        count_kernel(false, *bytes);
-                        socket.note_answered();
-                    }));
-                }
-            }
-            State::Moving => sys::sched_yield(),
-            State::Free => return None,
-        }
+    if !socket.is_settled()
+        // SAFETY: the caller's promise.
+        && let Before::Over(answer) = unsafe { receive_before(index, socket, fd, parts, count, flags) }
+    {
+        return answer;
     }
     // SAFETY: the caller's promise.
     let mut target = match unsafe { Cursor::new(parts, count, flags & libc::MSG_TRUNC == 0) } {
@@ -134,6 +97,88 @@ pub unsafe fn receive(fd: i32, parts: *const libc::iovec, count: usize, flags: i
         }
         received
     })
+}
+
+/// What comes before a call on a promoted stream.
+enum Before {
+    Promoted,
+    /// Nothing: the call has been made, or is not Convoy's.
+    Over(Handled),
+}
+
+/// # Safety
+/// As for [`send`].
+#[cold]
+unsafe fn send_before(
+    index: u32,
+    socket: &Socket,
+    fd: i32,
+    parts: *const libc::iovec,
+    count: usize,
+    flags: i32,
+) -> Before {
+    loop {
+        match socket.state() {
+            State::Promoted => {
+                promote::leave_again(index, socket, fd);
+                return Before::Promoted;
+            }
+            State::Candidate if promote::consider(index, socket, fd) => return Before::Promoted,
+            State::Candidate => {
+                // SAFETY: the caller's promise.
+                let sent = in_kernel(socket, || unsafe {
+                    sys::cancellable(|| sys::sendmsg(fd, parts, count, flags))
+                });
+                if let Some(result) = sent {
+                    return Before::Over(Some(result.inspect(|bytes| {
+                        count_kernel(true, *bytes);
+                        agent::note_sent(socket, *bytes);
+                    })));
+                }
+            }
+            State::Moving => sys::sched_yield(),
+            State::Free => return Before::Over(None),
+        }
+    }
+}
+
+/// # Safety
+/// As for [`receive`].
+#[cold]
+unsafe fn receive_before(
+    index: u32,
+    socket: &Socket,
+    fd: i32,
+    parts: *const libc::iovec,
+    count: usize,
+    flags: i32,
+) -> Before {
+    loop {
+        match socket.state() {
+            State::Promoted => {
+                promote::leave_again(index, socket, fd);
+                return Before::Promoted;
+            }
+            State::Candidate if promote::consider(index, socket, fd) => return Before::Promoted,
+            // A read of no bytes has rules of its own, which differ between read and recv.
+            // SAFETY: the caller's promise.
+            State::Candidate if unsafe { iov::is_empty(parts, count) } => return Before::Over(None),
+            State::Candidate => {
+                // SAFETY: the caller's promise.
+                let received = in_kernel(socket, || unsafe {
+                    sys::cancellable(|| sys::recvmsg(fd, parts, count, flags))
+                });
+                if let Some(result) = received {
+                    return Before::Over(Some(result.inspect(|bytes| {
+                        count_kernel(false, *bytes);
+                        socket.note_answered();
+                    })));
+                }
+            }
+            State::Moving => sys::sched_yield(),
+            State::Free => return Before::Over(None),
+        }
+    }
 }
 
 /// Makes a call on the socket's stream; again when the socket has got another stream meanwhile.

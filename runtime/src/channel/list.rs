@@ -1,7 +1,7 @@
 //! The channels of this process: making and attaching one, finding it again, freeing it long after its end.
 //! May contain `unsafe`: the list holds leaked boxes, which threads use without a lock.
 
-use super::{Channel, Way};
+use super::{Channel, FAR, Way};
 use crate::config::settings;
 use crate::lock::Mutex;
 use crate::process::{self, Identity};
@@ -167,6 +167,7 @@ pub(super) fn register(
     let queue_bytes = settings().memory_limit as usize * 2 + (64 << 20);
     let party = Party::create(slots, queue_bytes)?;
     let (index, place) = free_place().ok_or(libc::ENOSPC)?;
+    FAR.fetch_or(way.is_some(), Ordering::Relaxed);
     let channel = Box::new(Channel {
         segment,
         party,

@@ -66,6 +66,7 @@ impl Channel {
     }
 
     /// Reads from a stream into `target`; `fd` is the kernel connection underneath.
+    #[inline]
     pub fn receive(
         &self,
         slot: u32,
@@ -80,11 +81,31 @@ impl Channel {
         if !stream.open || stream.generation != generation {
             return Err(Trouble::Closed);
         }
+        if mode == Mode::Take
+            && let Some(taken) = self.receive_queued(&guard, slot, target)
+        {
+            return Ok(Received::Bytes(taken));
+        }
         let mut wakes = Wakes::new(self);
         let received = self.receive_locked(&guard, slot, fd, target, mode, &mut wakes);
         drop(guard);
         wakes.tell();
         received
+    }
+
+    /// What is queued, where that is all that the call can expect.
+    #[inline]
+    fn receive_queued(&self, guard: &Guard<'_>, slot: u32, target: &mut Cursor) -> Option<usize> {
+        if guard.stream(slot).first == NONE || self.glance(slot) != Some(true) {
+            return None;
+        }
+        let enough = || self.queued_bytes(slot) >= target.remaining() as u64;
+        if !enough() && !self.was_just_sorted(guard.lane()) {
+            return None;
+        }
+        let taken = self.dequeue(slot, guard.lane(), guard.stream(slot), target, u64::MAX, Mode::Take);
+        self.account(slot, guard.stream(slot), taken as u64);
+        Some(taken)
     }
 
     fn receive_locked(
@@ -110,7 +131,7 @@ impl Channel {
             self.drain(guard, None, wakes)?;
         }
         let mut taken = self.dequeue(slot, guard.lane(), guard.stream(slot), target, limit, mode);
-        if target.remaining() > 0 && mode != Mode::Peek && !(taken > 0 && self.was_just_sorted(guard.lane())) {
+        if target.remaining() > 0 && mode != Mode::Peek {
             let direct_allowed = mode == Mode::Take && limit == u64::MAX && guard.stream(slot).first == NONE;
             let mut direct = Direct { slot, target, taken: 0 };
             self.drain(guard, direct_allowed.then_some(&mut direct), wakes)?;
@@ -180,7 +201,9 @@ impl Channel {
                 // What was recalled is in the kernel, and the sender's switch comes with its next bytes.
                 Ok(None) if stream.recalled && !self.leads_to_agent() => return Ok((Path::Kernel, u64::MAX)),
                 Ok(None) => {
-                    self.party.stream(slot).note_steady(stream.path.passed());
+                    if !self.leads_to_agent() {
+                        self.party.stream(slot).note_steady(stream.path.passed());
+                    }
                     return Ok((stream.path.path(), u64::MAX));
                 }
                 Ok(Some(number)) => number,

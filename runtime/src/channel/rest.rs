@@ -57,7 +57,9 @@ impl Rest {
     }
 
     fn each(&self) -> impl Iterator<Item = &'static Channel> {
-        self.channels.iter().filter_map(|(index, serial)| at(*index).filter(|channel| channel.serial == *serial))
+        self.channels
+            .iter()
+            .filter_map(|(index, serial)| at(*index).filter(|channel| channel.serial == *serial))
     }
 }
 

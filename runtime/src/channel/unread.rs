@@ -14,6 +14,16 @@ impl Channel {
         self.queued_bytes(slot) > 0
     }
 
+    /// Whether bytes of a stream between two processes wait in its queue; nothing when it takes a closer look to say so, because
+    /// they may be on either path.
+    #[inline]
+    pub fn glance(&self, slot: u32) -> Option<bool> {
+        let announced = self.peer_line(slot).announced.load(Ordering::Acquire);
+        let stream = self.party.stream(slot);
+        let plain = announced & 1 == 1 && stream.is_steady(announced) && self.usable();
+        plain.then(|| stream.queued.load(Ordering::Acquire) > 0)
+    }
+
     /// Whether queued bytes can be read at once: they may belong behind some that the kernel has not brought yet.
     #[inline]
     pub fn can_read(&self, slot: u32, fd: i32) -> bool {

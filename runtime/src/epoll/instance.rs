@@ -9,7 +9,7 @@ use crate::bell::Bell;
 use crate::channel::Channel;
 use crate::lock::{Mutex, MutexGuard};
 use crate::socket::{self, MANY, Socket};
-use crate::{position, sys, table};
+use crate::{channel, position, sys, table};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::collections::VecDeque;
 
@@ -183,7 +183,8 @@ impl Instance {
             let Some(socket) = socket::at(index) else { continue };
             socket.told.store(false, Ordering::Release);
             // An agent's news may be about room.
-            let far = socket.stream().is_some_and(|(channel, _)| channel.leads_to_agent());
+            let far =
+                channel::any_far() && socket.stream().is_some_and(|(channel, _)| channel.leads_to_agent());
             match socket.watch.load(Ordering::Relaxed) {
                 0 => {}
                 MANY => state.descriptors_of(index).into_iter().for_each(|fd| state.news(fd, far)),

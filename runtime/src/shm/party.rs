@@ -157,6 +157,8 @@ pub struct Chunk {
 #[derive(Clone, Copy)]
 pub struct Party {
     base: *mut u8,
+    /// Where the chunks begin.
+    first_chunk: *mut u8,
     slots: u32,
     chunks: u32,
 }
@@ -171,7 +173,7 @@ impl Party {
     pub fn create(slots: u32, queue_bytes: usize) -> Answer<Self> {
         let chunks = (queue_bytes / CHUNK_BYTES).clamp(16, u32::MAX as usize / 2) as u32;
         let base = sys::map_shared(-1, Self::bytes(slots, chunks))?;
-        let party = Self { base, slots, chunks };
+        let party = Self { base, first_chunk: base.wrapping_add(Self::chunk_offset(slots)), slots, chunks };
         // SAFETY: the memory is new, nobody else knows it.
         unsafe {
             let sending = &mut *party.shared().sending.get();
@@ -207,7 +209,7 @@ impl Party {
     pub fn chunk(&self, chunk: u32) -> (*mut Chunk, *mut u8) {
         let chunk = chunk.min(self.chunks - 1) as usize;
         // SAFETY: inside the chunk area by the bound above.
-        let head = unsafe { self.base.add(Self::chunk_offset(self.slots) + chunk * CHUNK_BYTES) };
+        let head = unsafe { self.first_chunk.add(chunk * CHUNK_BYTES) };
         // SAFETY: the payload follows the head inside the same chunk.
         (head.cast(), unsafe { head.add(size_of::<Chunk>()) })
     }

@@ -56,6 +56,7 @@ pub unsafe fn receive_with_control(fd: i32, message: *mut libc::msghdr, flags: i
 }
 
 impl Call<'_> {
+    #[inline]
     pub(super) fn receive(&self, target: &mut Cursor) -> Result<usize, i32> {
         let wanted = target.remaining();
         if wanted == 0 {
@@ -66,10 +67,48 @@ impl Call<'_> {
             flags if flags & libc::MSG_TRUNC != 0 => Mode::Discard,
             _ => Mode::Take,
         };
+        let first = self.look_into_channel(target, mode);
+        match first {
+            Ok(Received::Bytes(bytes))
+                if mode == Mode::Take
+                    && self.flags & libc::MSG_WAITALL == 0
+                    && !self.channel.switch_pending(self.slot) =>
+            {
+                self.note_bytes();
+                Ok(bytes)
+            }
+            first => self.receive_on(target, mode, wanted, first),
+        }
+    }
+
+    /// What the channel has, unless the descriptor has been closed.
+    #[inline]
+    fn look_into_channel(&self, target: &mut Cursor, mode: Mode) -> Result<Received, i32> {
+        if !self.still_open() {
+            return Err(libc::EBADF);
+        }
+        let received = self.channel.receive(self.slot, self.generation, self.fd, target, mode);
+        received.map_err(|trouble| self.errno(trouble))
+    }
+
+    /// Bytes from the peer: it was there a moment ago.
+    #[inline]
+    fn note_bytes(&self) {
+        self.socket.looked.store(spin::last_found(), Ordering::Relaxed);
+    }
+
+    /// The call after its first look.
+    fn receive_on(
+        &self,
+        target: &mut Cursor,
+        mode: Mode,
+        wanted: usize,
+        first: Result<Received, i32>,
+    ) -> Result<usize, i32> {
         let whole = self.flags & libc::MSG_WAITALL != 0 && mode != Mode::Peek;
-        let (mut total, mut waited) = (0, false);
+        let (mut total, mut waited, mut first) = (0, false, Some(first));
         loop {
-            match self.receive_once(target, mode, total > 0) {
+            match self.receive_once(target, mode, total > 0, first.take()) {
                 Ok(Some(0)) => return Ok(total),
                 Ok(Some(bytes)) if mode == Mode::Peek => return Ok(bytes + self.peek_on(target, bytes)),
                 Ok(Some(bytes)) => {
@@ -104,7 +143,8 @@ impl Call<'_> {
             }
             let _ = self.channel.sort();
             let wanted = libc::POLLIN | libc::POLLRDHUP;
-            let ready = wait::readiness(self.fd, self.socket, self.channel, self.slot, wanted);
+            let ready =
+                wait::readiness(self.fd, self.socket, self.channel, self.slot, wanted, position::ticks());
             if ready & libc::POLLERR != 0 && self.channel.readable(self.slot, self.fd) == 0 {
                 // SAFETY: no parts.
                 return unsafe { sys::recvmsg(self.fd, core::ptr::null(), 0, libc::MSG_DONTWAIT) };
@@ -120,24 +160,27 @@ impl Call<'_> {
     }
 
     /// Bytes, 0 at the end of the stream, or nothing at the moment. For a call that has bytes already, an error is an end: it is
-    /// left for the next call.
-    fn receive_once(&self, target: &mut Cursor, mode: Mode, has_bytes: bool) -> Result<Option<usize>, i32> {
+    /// left for the next call. `first` is a look into the channel that was made already.
+    fn receive_once(
+        &self,
+        target: &mut Cursor,
+        mode: Mode,
+        has_bytes: bool,
+        mut first: Option<Result<Received, i32>>,
+    ) -> Result<Option<usize>, i32> {
         // What the kernel side had to say, once it was asked.
         let mut news: Option<i16> = None;
         loop {
-            if !self.still_open() {
-                return Err(libc::EBADF);
-            }
             // Before the path: see aggregator::path on why the order matters.
             let queued = self.bytes_beneath(news.is_some());
             let may_end = self.channel.may_end(self.slot, self.generation);
-            match self.channel.receive(self.slot, self.generation, self.fd, target, mode) {
-                Ok(Received::Bytes(bytes)) => {
-                    // Bytes from the peer: it was there a moment ago.
-                    self.socket.looked.store(spin::last_found(), Ordering::Relaxed);
+            let received = first.take().unwrap_or_else(|| self.look_into_channel(target, mode));
+            match received? {
+                Received::Bytes(bytes) => {
+                    self.note_bytes();
                     return Ok(Some(bytes));
                 }
-                Ok(found) => {
+                found => {
                     let kernel = matches!(found, Received::Kernel(_));
                     if kernel || queued > 0 {
                         let read = |most| self.read_kernel(target, most);
@@ -163,7 +206,6 @@ impl Call<'_> {
                         Some(news) => return self.without_bytes(target, news),
                     }
                 }
-                Err(trouble) => return Err(self.errno(trouble)),
             }
         }
     }

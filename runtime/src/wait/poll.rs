@@ -7,7 +7,7 @@ use crate::channel::{Channel, Rest, hold};
 use crate::inside::{Heap, Interruptions};
 use crate::socket::{self, Socket, State};
 use crate::table::{self, Entry};
-use crate::{channel, epoll, promote, stats, sys};
+use crate::{channel, epoll, position, promote, stats, sys};
 use core::sync::atomic::Ordering;
 use smallvec::SmallVec;
 
@@ -163,10 +163,11 @@ impl Poll<'_> {
     /// Fills in what promoted streams and epoll instances are ready for.
     fn judge(&self, set: &mut [libc::pollfd]) {
         epoll::sort_all();
+        let now = position::ticks();
         for member in self.members {
             let ready = match member.kind {
                 Kind::Stream(socket, channel, slot) => {
-                    readiness(member.fd, socket, channel, slot, member.events)
+                    readiness(member.fd, socket, channel, slot, member.events, now)
                 }
                 Kind::Epoll if epoll::ready(member.fd) => libc::POLLIN & member.events,
                 _ => 0,

@@ -3,7 +3,7 @@
 
 use super::{EDGE, IN_SIDE, Item, KERNEL, ONESHOT, OUT_SIDE, State};
 use crate::wait::readiness;
-use crate::{socket, stats};
+use crate::{position, socket, stats};
 
 const ALWAYS: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
 const OVER: u32 = ALWAYS | libc::EPOLLRDHUP as u32;
@@ -70,12 +70,13 @@ impl State {
     /// Moves ready streams into `events`; level-triggered ones stay queued.
     pub fn collect(&mut self, events: &mut [libc::epoll_event]) -> usize {
         let mut filled = 0;
+        let now = position::ticks();
         for _ in 0..self.ready.len() {
             if filled == events.len() {
                 break;
             }
             let Some(fd) = self.ready.pop_front() else { break };
-            let (ready, again) = self.evaluate(fd, true);
+            let (ready, again) = self.evaluate(fd, true, now);
             if ready != 0 {
                 let data = self.items.get(fd as u32 as usize).map_or(0, |item| item.data);
                 if let Some(place) = events.get_mut(filled) {
@@ -97,8 +98,9 @@ impl State {
         filled
     }
 
-    /// What to report for a queued stream now (or, unless `reports`, what would be), and whether it stays queued.
-    fn evaluate(&mut self, fd: i32, reports: bool) -> (u32, bool) {
+    /// What to report for a queued stream now, which is `time` in ticks (or, unless `reports`, what would be), and whether it stays
+    /// queued.
+    fn evaluate(&mut self, fd: i32, reports: bool, time: u64) -> (u32, bool) {
         let Some(item) = self.items.get_mut(fd as u32 as usize) else {
             return (0, false);
         };
@@ -107,11 +109,11 @@ impl State {
             return (0, false);
         }
         let (events, index) = (item.events, item.socket);
-        let mut now = state_of(fd, index, events);
+        let mut now = state_of(fd, index, events, time);
         if reports && events & EDGE != 0 && now & OVER != 0 && self.inner >= 0 {
             // The lifeline's own event of this change must not report it once more.
             self.take_inner();
-            now = state_of(fd, index, events);
+            now = state_of(fd, index, events, time);
         }
         let Some(item) = self.items.get_mut(fd as u32 as usize) else {
             return (0, false);
@@ -140,7 +142,7 @@ impl State {
             let Some(before) = self.items.get(fd as u32 as usize).copied() else {
                 return false;
             };
-            let (ready, _) = self.evaluate(fd, false);
+            let (ready, _) = self.evaluate(fd, false, position::ticks());
             if let Some(item) = self.items.get_mut(fd as u32 as usize) {
                 *item = Item { queued: false, ..before };
             }
@@ -153,10 +155,10 @@ impl State {
 }
 
 /// What a promoted stream is ready for, of the registered `events`.
-fn state_of(fd: i32, socket: u32, events: u32) -> u32 {
+fn state_of(fd: i32, socket: u32, events: u32, time: u64) -> u32 {
     let Some(socket) = socket::at(socket) else { return 0 };
     let Some((channel, slot)) = socket.stream() else { return 0 };
     let wanted = events & (IN_SIDE | OUT_SIDE) | ALWAYS;
     // POLL* and EPOLL* bits are the same below 0x8000 (poll(2), epoll_ctl(2)).
-    readiness(fd, socket, channel, slot, wanted as u16 as i16) as u16 as u32 & wanted
+    readiness(fd, socket, channel, slot, wanted as u16 as i16, time) as u16 as u32 & wanted
 }
