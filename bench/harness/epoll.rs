@@ -71,3 +71,9 @@ impl Epoll {
         self.events[n].u64 as usize
     }
 }
+
+impl AsRawFd for Epoll {
+    fn as_raw_fd(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
+    }
+}
