@@ -118,6 +118,21 @@ impl Cursor {
     /// Acts on the next `bytes`, piece by piece: how many are done before it, where it is, how long it is.
     #[inline]
     fn each(&mut self, bytes: usize, mut action: impl FnMut(usize, *mut u8, usize)) -> usize {
+        if bytes > self.left {
+            return self.each_across(bytes, action);
+        }
+        if bytes > 0 {
+            action(0, self.base, bytes);
+        }
+        self.base = self.base.wrapping_add(bytes);
+        self.left -= bytes;
+        self.remaining -= bytes;
+        bytes
+    }
+
+    /// The same for more than is left of the part at hand.
+    #[inline(never)]
+    fn each_across(&mut self, bytes: usize, mut action: impl FnMut(usize, *mut u8, usize)) -> usize {
         let wanted = bytes.min(self.remaining);
         let mut done = 0;
         while done < wanted {

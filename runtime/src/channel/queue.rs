@@ -20,8 +20,37 @@ impl Channel {
         source: *const u8,
         length: usize,
     ) -> bool {
-        let tail_room = self.tail_room(stream);
-        let chunks_needed = length.saturating_sub(tail_room).div_ceil(CHUNK_ROOM);
+        let room = self.tail_room(stream);
+        if length > room {
+            let beyond = length - room;
+            if beyond > CHUNK_ROOM || room > 0 {
+                // SAFETY: the caller's promise.
+                return unsafe { self.enqueue_across(slot, lane, stream, source, length) };
+            }
+            if !self.append_chunk(lane, stream, NONE) {
+                return false;
+            }
+        }
+        // SAFETY: the tail has room for all of it, now.
+        unsafe { self.fill_tail(stream, source, length) };
+        self.count_queued(slot, length as u64);
+        true
+    }
+
+    /// The same where several chunks are needed.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(never)]
+    unsafe fn enqueue_across(
+        &self,
+        slot: u32,
+        lane: &mut LaneReceiving,
+        stream: &mut Receiving,
+        source: *const u8,
+        length: usize,
+    ) -> bool {
+        let chunks_needed = (length - self.tail_room(stream)).div_ceil(CHUNK_ROOM);
         if !self.chunks_left(lane, chunks_needed) {
             return false;
         }
@@ -30,17 +59,27 @@ impl Channel {
             if self.tail_room(stream) == 0 && !self.append_chunk(lane, stream, NONE) {
                 return false;
             }
-            let (head, payload) = self.party.chunk(stream.last);
-            // SAFETY: `last` is a chunk of this stream; the lock is held.
-            let head = unsafe { &mut *head };
-            let part = (length - done).min(CHUNK_ROOM - head.end as usize);
-            // SAFETY: inside the chunk; the source has `length` bytes.
-            unsafe { core::ptr::copy_nonoverlapping(source.add(done), payload.add(head.end as usize), part) };
-            head.end += part as u32;
+            let part = (length - done).min(self.tail_room(stream));
+            // SAFETY: the tail has room for the part; the source has `length` bytes.
+            unsafe { self.fill_tail(stream, source.add(done), part) };
             done += part;
         }
         self.count_queued(slot, length as u64);
         true
+    }
+
+    /// Appends to the last chunk of the queue.
+    ///
+    /// # Safety
+    /// There is one, with room for `length` bytes, which `source` has; the receive lock is held.
+    #[inline]
+    unsafe fn fill_tail(&self, stream: &Receiving, source: *const u8, length: usize) {
+        let (head, payload) = self.party.chunk(stream.last);
+        // SAFETY: `last` is a chunk of this stream, with room by the caller's promise; the lock is held.
+        unsafe {
+            core::ptr::copy_nonoverlapping(source, payload.add((*head).end as usize), length);
+            (*head).end += length as u32;
+        }
     }
 
     /// Queues `start..end` of a block of the peer; false when the chunks have run out.

@@ -108,29 +108,31 @@ impl State {
         if !item.present || !item.armed || item.socket == KERNEL {
             return (0, false);
         }
-        let (events, index) = (item.events, item.socket);
-        let mut now = state_of(fd, index, events, time);
-        if reports && events & EDGE != 0 && now & OVER != 0 && self.inner >= 0 {
+        let now = state_of(fd, item.socket, item.events, time);
+        if item.events & EDGE != 0 {
+            return (self.evaluate_edges(fd, now, reports, time), false);
+        }
+        (item.in_edge, item.out_edge) = (false, item.out_edge && now & OUT_SIDE == 0);
+        let once = item.events & ONESHOT != 0;
+        item.armed = now == 0 || !once;
+        (now, now != 0 && !once)
+    }
+
+    /// The same for an edge-triggered registration: what is reported of its state `now`.
+    fn evaluate_edges(&mut self, fd: i32, mut now: u32, reports: bool, time: u64) -> u32 {
+        if reports && now & OVER != 0 && self.inner >= 0 {
             // The lifeline's own event of this change must not report it once more.
             self.take_inner();
-            now = state_of(fd, index, events, time);
+            let item = self.items.get(fd as u32 as usize);
+            now = item.map_or(0, |item| state_of(fd, item.socket, item.events, time));
         }
-        let Some(item) = self.items.get_mut(fd as u32 as usize) else {
-            return (0, false);
-        };
-        let report = if item.events & EDGE != 0 {
-            let in_part = now & IN_SIDE != 0 && item.in_edge;
-            let out_part = now & OUT_SIDE != 0 && item.out_edge;
-            if in_part || out_part { now } else { 0 }
-        } else {
-            now
-        };
+        let Some(item) = self.items.get_mut(fd as u32 as usize) else { return 0 };
+        let in_part = now & IN_SIDE != 0 && item.in_edge;
+        let out_part = now & OUT_SIDE != 0 && item.out_edge;
+        let report = if in_part || out_part { now } else { 0 };
         (item.in_edge, item.out_edge) = (false, item.out_edge && now & OUT_SIDE == 0);
-        if report != 0 && item.events & ONESHOT != 0 {
-            item.armed = false;
-        }
-        let again = report != 0 && item.events & (EDGE | ONESHOT) == 0;
-        (report, again)
+        item.armed = report == 0 || item.events & ONESHOT == 0;
+        report
     }
 
     /// Whether a wait would report something at once.
