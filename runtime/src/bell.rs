@@ -24,6 +24,11 @@ pub struct Bell {
 /// ends it.
 static FIFOS: [AtomicI32; BELLS] = [const { AtomicI32::new(-1) }; BELLS];
 
+/// Rings taken as edges, by number of the bell.
+static EDGES: [AtomicU32; BELLS] = [const { AtomicU32::new(0) }; BELLS];
+/// After so many the FIFO is read, long before it is full.
+const EDGES_PER_READ: u32 = 256;
+
 /// Bells not in use at the moment.
 static POOL: Mutex<Vec<Bell>> = Mutex::new(Vec::new());
 
@@ -88,6 +93,28 @@ impl Bell {
         }
     }
 
+    /// The same for a bell that is watched edge-triggered, where a ring is news whether others are still in the FIFO or not: that is
+    /// emptied now and then.
+    pub fn wake_by_edge(&self) {
+        if let Some(session) = session::current().filter(|_| self.is_ours()) {
+            bell_word::wake(words(session, self.number), false, || self.empty_at_times());
+        }
+    }
+
+    /// A ring has come, as an edge. To be followed by a look for work.
+    pub fn take_edge(&self) {
+        if let Some(session) = session::current() {
+            bell_word::take_rings(words(session, self.number), true, || self.empty_at_times());
+        }
+    }
+
+    fn empty_at_times(&self) {
+        let count = EDGES[self.number as usize % BELLS].fetch_add(1, Ordering::Relaxed);
+        if count % EDGES_PER_READ == EDGES_PER_READ - 1 {
+            self.empty();
+        }
+    }
+
     /// Empties the FIFO and lets the next waker ring again. To be followed by a look for work.
     pub fn take_rings(&self, rung: bool) {
         if let Some(session) = session::current() {
@@ -97,7 +124,7 @@ impl Bell {
 
     fn empty(&self) {
         let _ringing = Ringing::begin();
-        let mut bytes = [0u8; 64];
+        let mut bytes = [0u8; EDGES_PER_READ as usize * 2];
         // SAFETY: the buffer is writable.
         let _ = unsafe { sys::read(self.fd(), bytes.as_mut_ptr(), bytes.len()) };
     }

@@ -104,6 +104,11 @@ pub struct State {
     /// The inner instance, -1 before the first promotion.
     pub inner: i32,
     pub bell: Option<Bell>,
+    /// The bell is a member of the program's own instance, edge-triggered, which spares two system calls per ring. Not where that
+    /// instance is watched by others or shared with another process: then it is a member of the inner one.
+    direct: bool,
+    /// Others watch the instance, or did.
+    watched: bool,
     /// By descriptor number.
     items: Vec<Item>,
     ready: VecDeque<i32>,
@@ -129,6 +134,8 @@ impl Instance {
             fd,
             inner: -1,
             bell: None,
+            direct: false,
+            watched: false,
             items: Vec::new(),
             ready: VecDeque::new(),
             nested: Vec::new(),
@@ -201,6 +208,7 @@ impl Instance {
     pub fn lock_for_fork(&self) {
         let mut state = self.lock();
         state.note_heard();
+        state.expect_watchers();
         core::mem::forget((state, self.inbox.lock()));
         self.forking.store(true, Ordering::Relaxed);
     }
@@ -281,7 +289,7 @@ impl State {
         self.items.clear();
         self.ready.clear();
         self.nested.clear();
-        self.tick = false;
+        (self.tick, self.direct, self.watched) = (false, false, false);
         (self.promoted, self.kernel_members, self.mark) = (0, 0, 0);
         self.fd = -1;
     }

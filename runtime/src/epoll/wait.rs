@@ -292,6 +292,7 @@ fn has_ready(fd: i32, depth: u32) -> bool {
     let Entry::Epoll(number) = table::get(fd) else { return false };
     let Some(instance) = at(number) else { return false };
     let mut state = instance.lock();
+    state.expect_watchers();
     if !state.kernel_only() {
         // Rings first: what they were about is looked at afterwards.
         if state.inner >= 0 {

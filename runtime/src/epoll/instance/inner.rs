@@ -4,11 +4,14 @@
 use super::{EDGE, Nested, ONESHOT, OUT_SIDE, State};
 use crate::bell::{self, Bell};
 use crate::channel::Channel;
-use crate::{socket, stats, sys, table};
+use crate::{session, socket, stats, sys, table};
 use core::sync::atomic::Ordering;
 
 /// Data of the bell in the inner instance; lifelines have their descriptor.
 const BELL: u64 = u64::MAX;
+/// Number of the bell among Convoy's own in the program's instance, behind those of nested instances.
+const DIRECT_BELL: u64 = table::CAPACITY as u64 + 1;
+const EPOLLIN: u32 = libc::EPOLLIN as u32;
 
 impl State {
     pub(super) fn open_inner(&mut self) -> sys::Answer<()> {
@@ -16,7 +19,7 @@ impl State {
             return Ok(());
         }
         let inner = table::adopt(sys::epoll_create()?)?;
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: self.draw_mark() };
+        let mut event = libc::epoll_event { events: EPOLLIN, u64: self.draw_mark() };
         // SAFETY: one valid event.
         if let Err(errno) = unsafe { sys::epoll_ctl(self.fd, libc::EPOLL_CTL_ADD, inner, &mut event) } {
             table::abandon(inner);
@@ -28,11 +31,38 @@ impl State {
             self.tick = true;
             return Ok(());
         };
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: BELL };
-        // SAFETY: one valid event.
-        let _ = unsafe { sys::epoll_ctl(inner, libc::EPOLL_CTL_ADD, bell.fd(), &mut event) };
         bell.set_sleepers(self.sleepers);
+        let fd = bell.fd();
+        if !self.watched && rings_are_edges() {
+            let own = self.draw_mark().wrapping_add(DIRECT_BELL);
+            let mut event = libc::epoll_event { events: EPOLLIN | EDGE, u64: own };
+            // SAFETY: one valid event.
+            self.direct = unsafe { sys::epoll_ctl(self.fd, libc::EPOLL_CTL_ADD, fd, &mut event) }.is_ok();
+        }
+        if !self.direct {
+            self.watch_bell_inside(fd);
+        }
         Ok(())
+    }
+
+    fn watch_bell_inside(&self, bell: i32) {
+        let mut event = libc::epoll_event { events: EPOLLIN, u64: BELL };
+        // SAFETY: one valid event.
+        let _ = unsafe { sys::epoll_ctl(self.inner, libc::EPOLL_CTL_ADD, bell, &mut event) };
+    }
+
+    /// The instance is watched by poll or another instance, or is about to be shared with a child: its state as the kernel sees it
+    /// must be right without anybody taking edges.
+    pub fn expect_watchers(&mut self) {
+        self.watched = true;
+        if core::mem::take(&mut self.direct)
+            && let Some(fd) = self.bell.as_ref().map(Bell::fd)
+        {
+            // Rings that are in the FIFO show there.
+            self.watch_bell_inside(fd);
+            // SAFETY: no event is needed to delete.
+            let _ = unsafe { sys::epoll_ctl(self.fd, libc::EPOLL_CTL_DEL, fd, core::ptr::null_mut()) };
+        }
     }
 
     /// A number the program does not use as data.
@@ -82,7 +112,7 @@ impl State {
     pub fn rouse(&mut self) {
         self.sleepers = self.sleepers.saturating_sub(1);
         if let Some(bell) = &self.bell {
-            bell.wake(false);
+            if self.direct { bell.wake_by_edge() } else { bell.wake(false) }
             // Rings may have been taken.
             self.unseen = true;
         }
@@ -132,14 +162,23 @@ impl State {
     /// Whether an event of the program's instance is one of Convoy's own registrations; acts upon it.
     pub fn take_own(&mut self, data: u64) -> bool {
         let number = data.wrapping_sub(self.mark);
-        if self.mark == 0 || number > table::CAPACITY as u64 {
+        if self.mark == 0 || number > DIRECT_BELL {
             return false;
         }
-        match number.checked_sub(1) {
-            None => self.take_inner(),
-            Some(fd) => self.inner_news(fd as i32, libc::EPOLLIN as u32),
+        match number {
+            0 => self.take_inner(),
+            DIRECT_BELL => self.take_direct_ring(),
+            _ => self.inner_news((number - 1) as i32, EPOLLIN),
         }
         true
+    }
+
+    fn take_direct_ring(&mut self) {
+        self.unseen = true;
+        stats::process().wakeups.add(1);
+        if let Some(bell) = &self.bell {
+            bell.take_edge();
+        }
     }
 
     /// Acts on what the inner instance has to say: the bell rang, lifelines or nested instances have news.
@@ -204,4 +243,9 @@ impl State {
         }
         filled
     }
+}
+
+/// Whether every ring is an edge, also one into a FIFO that holds others: since Linux 5.14, as is this option.
+fn rings_are_edges() -> bool {
+    session::current().is_some_and(|session| session.network != 0)
 }
