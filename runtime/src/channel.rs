@@ -160,7 +160,7 @@ impl Channel {
         self.open_end(slot, generation).then_some((slot, generation))
     }
 
-    /// Slots of the two sides are even and odd, so that each hands out its own.
+    /// Each side hands out its own half of the slots, one after the other, so that few pages are touched.
     fn free_slot(&self, lane: &mut LaneSending) -> Option<(u32, u8)> {
         for _ in 0..FREE_LOOKS {
             let oldest = lane.first_free;
@@ -179,9 +179,15 @@ impl Channel {
             // The peer has not closed its end yet: others first.
             self.append_free(lane, oldest);
         }
-        let slot = lane.fresh_slot * 2 + self.side as u32;
-        (slot < self.party.slots()).then(|| lane.fresh_slot += 1)?;
+        let half = self.party.slots() / 2;
+        let slot = lane.fresh_slot + half * self.side as u32;
+        (lane.fresh_slot < half).then(|| lane.fresh_slot += 1)?;
         Some((slot, 1))
+    }
+
+    /// Whether this side hands out that slot.
+    fn hands_out(&self, slot: u32) -> bool {
+        (slot < self.party.slots() / 2) == (self.side == 0)
     }
 
     /// Initialises this side's end of a slot and tells the peer that it is open. False when memory is short.
@@ -194,10 +200,13 @@ impl Channel {
         let (Ok(receiving), Ok(sending)) = (self.lock_receiving(), self.lock_sending()) else {
             return false;
         };
+        // Frames of the stream before may still be held.
+        let next_held = sending.stream(slot).next_held;
         *sending.stream(slot) = crate::shm::party::Sending {
             credit: SendCredit::default(),
             path: SendPath::default(),
             next_free: NONE,
+            next_held,
             generation,
             stay: false,
         };
@@ -239,7 +248,7 @@ impl Channel {
             self.party.stream(slot).open.store(0, Ordering::Release);
             self.own_line(slot).set_state(generation, SlotState::Closed);
             self.changed(slot);
-            if slot & 1 == self.side as u32 {
+            if self.hands_out(slot) {
                 self.append_free(guard.lane(), slot);
             }
         }

@@ -11,7 +11,7 @@ use super::Channel;
 use super::send::Guard;
 use crate::config::{Settings, settings};
 use crate::inside::Section;
-use crate::shm::party::{Held, LaneSending};
+use crate::shm::party::{Held, LaneSending, Sending};
 use crate::shm::waiters::Bells;
 use crate::{bell, flusher, sys};
 use convoy_aggregator::gather::{Flush, Gather, Thresholds};
@@ -108,11 +108,9 @@ impl Channel {
 
     /// A frame with `bytes` of payload was written and joins the batch.
     #[cold]
-    pub(super) fn hold(&self, slot: u32, lane: &mut LaneSending, bytes: usize) {
-        let next = &self.party.stream(slot).next_held;
-        if next.load(Ordering::Relaxed) == 0 {
-            next.store(lane.held.first, Ordering::Relaxed);
-            lane.held.first = slot + 1;
+    pub(super) fn hold(&self, slot: u32, lane: &mut LaneSending, stream: &mut Sending, bytes: usize) {
+        if stream.next_held == 0 {
+            stream.next_held = core::mem::replace(&mut lane.held.first, slot + 1);
         }
         let alone = bytes > settings().coalesce_max as usize
             || self.party.stream(slot).holders.load(Ordering::Relaxed) > 1;
@@ -134,7 +132,7 @@ impl Channel {
     pub(super) fn after_holding(&self, guard: Guard<'_>, all: bool) {
         let lane = guard.lane();
         if lane.held.due || !all {
-            let due = self.release(lane);
+            let due = self.release(&guard);
             drop(guard);
             due.ring();
             return;
@@ -151,7 +149,8 @@ impl Channel {
     }
 
     /// Publishes held frames; the caller holds the send lock, and rings when it has given it up.
-    pub(super) fn release(&self, lane: &mut LaneSending) -> Due {
+    pub(super) fn release(&self, guard: &Guard<'_>) -> Due {
+        let lane = guard.lane();
         let mut due = Due { bells: [None; MOST_DUE], count: 0 };
         if !lane.held.on || lane.held.first == LAST {
             return due;
@@ -163,7 +162,7 @@ impl Channel {
         fence(Ordering::SeqCst);
         while lane.held.first != LAST {
             let slot = lane.held.first - 1;
-            lane.held.first = self.party.stream(slot).next_held.swap(0, Ordering::Relaxed);
+            lane.held.first = core::mem::take(&mut guard.stream(slot).next_held);
             due.add(self.peer_line(slot).receive_waiters.snapshot());
         }
         due
@@ -176,7 +175,7 @@ impl Channel {
         }
         let _section = Section::new();
         if let Ok(guard) = self.lock_sending() {
-            let due = self.release(guard.lane());
+            let due = self.release(&guard);
             drop(guard);
             due.ring();
         }

@@ -143,7 +143,7 @@ impl Channel {
             }
             let _ = stream.credit.consume(put as u64);
             if lane.held.on {
-                self.hold(slot, lane, put);
+                self.hold(slot, lane, stream, put);
             } else {
                 lane.ring.publish(&self.outgoing().producer);
             }

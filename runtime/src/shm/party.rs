@@ -110,8 +110,6 @@ pub struct Stream {
     /// How many switches this side has passed, plus 1, while nothing else says from where the stream is read; 0 = ask under the lock.
     /// Written under the receive lock, Relaxed: it is one word and stands for itself.
     steady: AtomicU32,
-    /// The stream after this one in the list that starts at [`Held::first`]; 0 = not in it. Under the send lock.
-    pub next_held: AtomicU32,
 }
 
 /// Guarded by the send lock.
@@ -121,6 +119,8 @@ pub struct Sending {
     pub credit: SendCredit,
     pub path: SendPath,
     pub next_free: u32,
+    /// The stream after this one in the list that starts at [`Held::first`]; 0 = not in it.
+    pub next_held: u32,
     pub generation: u8,
     /// No more switches to the channel.
     pub stay: bool,
@@ -131,12 +131,12 @@ pub struct Sending {
 #[derive(Clone, Copy, Default)]
 pub struct Receiving {
     pub credit: ReceiveCredit,
+    /// Bytes of memory reserved for this stream.
+    pub window: u64,
     pub path: ReceivePath,
     /// Queue of chunks not yet read.
     pub first: u32,
     pub last: u32,
-    /// Bytes of memory reserved for this stream.
-    pub window: u64,
     pub generation: u8,
     pub open: bool,
     /// Brought back to the kernel: frames that still come are sent again there.
@@ -363,4 +363,4 @@ impl Stream {
     }
 }
 
-const _: () = assert!(size_of::<Stream>() <= 192 && size_of::<Shared>().is_multiple_of(64));
+const _: () = assert!(size_of::<Stream>() == 128 && size_of::<Shared>().is_multiple_of(64));

@@ -112,7 +112,11 @@ impl State {
     pub fn rouse(&mut self) {
         self.sleepers = self.sleepers.saturating_sub(1);
         if let Some(bell) = &self.bell {
-            if self.direct { bell.wake_by_edge() } else { bell.wake(false) }
+            if self.direct {
+                bell.wake_by_edge()
+            } else {
+                bell.wake(false)
+            }
             // Rings may have been taken.
             self.unseen = true;
         }
