@@ -114,18 +114,33 @@ struct Poll<'a> {
     mask: *const libc::sigset_t,
 }
 
+/// What a sleep has come to.
+enum Slept {
+    /// So many entries are ready, and all are the kernel's.
+    Ready(usize),
+    /// The kernel has told what it knows; the rest is to be judged.
+    Asked,
+    /// There was something already.
+    Not,
+}
+
 impl Poll<'_> {
     /// The number of ready entries; nothing when a stream of the set is another one now.
     fn run(&self, set: &mut [libc::pollfd], timeout: Option<&libc::timespec>) -> Result<Option<usize>, i32> {
         let now_only = timeout.is_some_and(|time| time.tv_sec == 0 && time.tv_nsec == 0);
         let deadline = timeout.map(|time| sys::now_ns().saturating_add(super::nanoseconds(time)));
         let before = Interruptions::so_far();
+        // Whether a sleep has just told what the kernel says.
+        let mut asked = false;
         loop {
             if self.any_moved() {
                 return Ok(None);
             }
             self.judge(set);
             let own = self.members.iter().any(|member| revents(set, member.index) != 0);
+            if own && asked {
+                return Ok(Some(count_ready(set)));
+            }
             if own || now_only {
                 if !own {
                     hold::release_all();
@@ -135,14 +150,17 @@ impl Poll<'_> {
             }
             hold::release_all();
             if self.all_streams(set) && spin::until(|| self.something()) {
+                asked = false;
                 continue;
             }
             if before.any_since() {
                 return Err(libc::EINTR);
             }
-            if let Some(ready) = self.sleep(set, deadline, before)? {
-                return Ok(Some(ready));
-            }
+            asked = match self.sleep(set, deadline, before)? {
+                Slept::Ready(ready) => return Ok(Some(ready)),
+                Slept::Asked => true,
+                Slept::Not => false,
+            };
             if deadline.is_some_and(|deadline| sys::now_ns() >= deadline) {
                 self.judge(set);
                 return self.with_kernel(set, core::ptr::null()).map(Some);
@@ -180,7 +198,8 @@ impl Poll<'_> {
 
     /// Judged here, not by the kernel.
     fn is_ours(&self, index: usize) -> bool {
-        self.members.iter().any(|member| member.index == index && !matches!(member.kind, Kind::Candidate(..)))
+        let member = self.members.binary_search_by_key(&index, |member| member.index);
+        member.is_ok_and(|at| !matches!(self.members[at].kind, Kind::Candidate(..)))
     }
 
     fn all_streams(&self, set: &[libc::pollfd]) -> bool {
@@ -201,7 +220,7 @@ impl Poll<'_> {
                 entry.revents = kernel.revents;
             }
         }
-        Ok(set.iter().filter(|entry| entry.revents != 0).count())
+        Ok(count_ready(set))
     }
 
     /// News of lifelines: the next judgement asks the kernel. True when there were any of streams or epolls.
@@ -247,13 +266,13 @@ impl Poll<'_> {
         }
     }
 
-    /// Sleeps; the number of ready entries when the kernel's own are among them, nothing when to judge again.
+    /// Sleeps, unless there is something already.
     fn sleep(
         &self,
         set: &mut [libc::pollfd],
         deadline: Option<u64>,
         before: Interruptions,
-    ) -> Result<Option<usize>, i32> {
+    ) -> Result<Slept, i32> {
         let bell = Borrowed::new();
         let placed = bell.as_ref().is_some_and(|bell| self.place(bell));
         if let Some(bell) = &bell {
@@ -263,7 +282,8 @@ impl Poll<'_> {
         let rest = Rest::beside_all();
         let placed = placed && rest.is_sure();
         let mut kernel_set = self.kernel_set(set, bell.as_deref());
-        let result = if self.something() || before.any_since() {
+        let awake = self.something() || before.any_since();
+        let result = if awake {
             Ok(0)
         } else {
             stats::process().sleeps.add(1);
@@ -282,7 +302,10 @@ impl Poll<'_> {
             bell.give_back();
         }
         result?;
-        Ok(self.take_kernel(set, &kernel_set))
+        if awake {
+            return Ok(Slept::Not);
+        }
+        Ok(self.take_kernel(set, &kernel_set).map_or(Slept::Asked, Slept::Ready))
     }
 
     /// The set for the kernel: streams by their lifelines, and the bell at the end.
@@ -318,18 +341,15 @@ impl Poll<'_> {
         kernel_set
     }
 
-    /// Takes over what woke the sleeper: news of lifelines become hints, the rest are answers.
+    /// Takes over what woke the sleeper: news of lifelines become hints, the rest are answers, if there is nothing else to judge.
     fn take_kernel(&self, set: &mut [libc::pollfd], kernel_set: &[libc::pollfd]) -> Option<usize> {
         let own_news = self.take_hints(kernel_set);
         let rung = kernel_set.last().is_some_and(|entry| entry.revents != 0);
-        let kernel_only = (0..set.len()).any(|index| !self.is_ours(index) && kernel_set[index].revents != 0);
-        if own_news || rung || !kernel_only {
-            return None;
-        }
         for index in 0..set.len() {
             set[index].revents = if self.is_ours(index) { 0 } else { kernel_set[index].revents };
         }
-        Some(set.iter().filter(|entry| entry.revents != 0).count())
+        let ready = count_ready(set);
+        (ready > 0 && !own_news && !rung).then_some(ready)
     }
 
     fn readers(&self) -> impl Iterator<Item = (&'static Channel, u32)> {
@@ -365,6 +385,10 @@ impl Poll<'_> {
             }
         }
     }
+}
+
+fn count_ready(set: &[libc::pollfd]) -> usize {
+    set.iter().filter(|entry| entry.revents != 0).count()
 }
 
 fn revents(set: &[libc::pollfd], index: usize) -> i16 {
