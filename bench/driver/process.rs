@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Error};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -73,6 +73,11 @@ impl Process {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The file that takes what it says on stderr.
+    pub(crate) fn errors(&self) -> &Path {
+        &self.errors
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -46,6 +46,7 @@ fn color(transport: Transport) -> &'static str {
     match transport {
         Transport::Tcp => "#9aa5b1",
         Transport::Unix => "#5b8db8",
+        Transport::Ring => "#6a9a5b",
         Transport::Convoy => "#d9822b",
     }
 }
@@ -56,7 +57,7 @@ fn figures(row: &Row) -> Group {
         Some(Bar { color: color(transport), value, text: format!("{} {}", transport.name(), number(value)) })
     };
     let label = format!("{} ({})", row.case.name, row.case.unit);
-    Group { label, bars: Transport::ALL.into_iter().filter_map(bar).collect() }
+    Group { label, bars: row.transports.keys().copied().filter_map(bar).collect() }
 }
 
 fn ratio(row: &Row) -> Option<Group> {

@@ -9,3 +9,4 @@ pub mod epoll;
 pub mod leash;
 pub mod net;
 pub mod poll;
+pub mod ring;

@@ -22,7 +22,7 @@ pub(crate) fn all(lab: &Lab, report: &mut dyn FnMut(Vec<Row>)) {
         Case::new("idle", format!("memory of both processes, {FEW} connections"), "KiB", Better::Lower),
         Case::new("idle", format!("CPU of both processes, {MANY} connections"), "ms/s", Better::Lower),
     ];
-    report(compare_all(lab, cases, &Transport::NO_UNIX, once));
+    report(compare_all(lab, cases, &Transport::NO_UNIX, |run| once(run)));
 }
 
 /// The slope between few and many connections leaves out what a channel costs once.
@@ -30,7 +30,7 @@ fn once(run: &Run<'_>) -> Result<Vec<Sample>> {
     let (few, _) = look(run, FEW, Duration::ZERO)?;
     let (many, cpu) = look(run, MANY, WATCH)?;
     let per_connection = (many - few) / (MANY - FEW) as f64;
-    let counters = run.counters();
+    let counters = run.take_counters();
     let sample =
         |value| Sample { value, extra: BTreeMap::new(), cpu_seconds: 0.0, counters: counters.clone() };
     Ok(vec![sample(per_connection), sample(few / 1024.0), sample(cpu * 1e3)])

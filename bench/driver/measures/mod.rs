@@ -9,6 +9,8 @@ mod nginx;
 mod pgbench;
 mod pingpong;
 pub(crate) mod redis;
+mod ring;
+mod shared;
 mod sweep;
 
 use crate::compare::Row;
@@ -38,6 +40,7 @@ pub(crate) const ALL: &[Measure] = &[
         about: "64 sockets, one request outstanding on each, through epoll",
         run: many::reply,
     },
+    Measure { name: "ring", about: "the same beside a bare ring in shared memory, 64 B", run: ring::all },
     Measure { name: "bulk", about: "one connection with 128 KiB and 16 KiB writes", run: flows::bulk },
     Measure { name: "connect", about: "short connections, empty and with one exchange", run: flows::connect },
     Measure { name: "idle", about: "memory and CPU of idle connections", run: idle::all },
@@ -45,6 +48,16 @@ pub(crate) const ALL: &[Measure] = &[
         name: "file",
         about: "what a read of a plain file costs under the preload library",
         run: file::read,
+    },
+    Measure {
+        name: "onecore",
+        about: "both ends on one processor, ping-pong and requests",
+        run: shared::one_core,
+    },
+    Measure {
+        name: "busy",
+        about: "the same beside one and two programs that only compute",
+        run: shared::busy,
     },
     Measure { name: "redis", about: "redis-benchmark without pipelining, 50 clients and 1", run: redis::all },
     Measure { name: "memcached", about: "memcached under our own checking client", run: memcached::all },
@@ -55,6 +68,7 @@ pub(crate) const ALL: &[Measure] = &[
         about: "the aggregation thresholds, one at a time, over 64 sockets",
         run: sweep::all,
     },
+    Measure { name: "price", about: "round trip under the same thresholds, one socket", run: sweep::price },
 ];
 
 /// `--name value` words for a load program.

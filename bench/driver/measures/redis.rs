@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, anyhow};
 
 use crate::compare::{Better, Case, Row, Sample, compare_all};
+use crate::counters::Counters;
 use crate::lab::{Lab, Run, Side, Transport, free_port};
 
 const MEASURE: &str = "redis";
@@ -67,11 +68,11 @@ fn once(run: &Run<'_>, clients: usize, requests: u64) -> Result<Vec<Sample>> {
         let cpu_seconds = end.cpu_seconds + server.cpu_now() - before;
         let (value, mut extra) = figures(&end.output, test)?;
         extra.insert("requests".to_owned(), requests as f64);
-        samples.push(Sample { value, extra, cpu_seconds, counters: run.counters() });
+        samples.push(Sample { value, extra, cpu_seconds, counters: Counters::default() });
     }
     server.signal(libc::SIGTERM);
     server.wait(run.lab.watchdog)?;
-    let counters = run.counters();
+    let counters = run.take_counters();
     for sample in &mut samples {
         sample.counters = counters.clone();
     }
