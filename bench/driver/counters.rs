@@ -50,6 +50,11 @@ impl Counters {
         self.get("bytes_sent")
     }
 
+    /// Connections that left the kernel; both ends have counted each.
+    pub(crate) fn accelerated_connections(&self) -> f64 {
+        self.get("streams_opened") / 2.0
+    }
+
     /// Frames that a receiver found together at one look, on average.
     pub(crate) fn messages_per_batch(&self) -> Option<f64> {
         let batches = self.get("batches_received");

@@ -1,11 +1,14 @@
 //! Messages over many sockets of two processes.
 
-use anyhow::Result;
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
 
 use super::{arguments, size};
 use crate::compare::{Better, Case, Row, Sample, compare};
-use crate::lab::{Lab, Run, Transport};
+use crate::lab::{Lab, PairResult, Run, Transport};
 
+const PROGRAM: &str = "load-many";
 const SOCKETS: [usize; 4] = [1, 8, 64, 512];
 const SIZES: [usize; 3] = [16, 64, 256];
 
@@ -17,11 +20,15 @@ pub(super) struct Load {
     pub(super) size: usize,
     pub(super) pattern: Pattern,
     pub(super) nonblocking: bool,
+    /// Of each side; each has sockets of its own.
+    pub(super) threads: usize,
+    /// Connections more, which are used a little and are idle then.
+    pub(super) idle: usize,
 }
 
 impl Default for Load {
     fn default() -> Self {
-        Self { sockets: 64, size: 64, pattern: Pattern::OneWay, nonblocking: false }
+        Self { sockets: 64, size: 64, pattern: Pattern::OneWay, nonblocking: false, threads: 1, idle: 0 }
     }
 }
 
@@ -72,6 +79,8 @@ impl Load {
             ("sockets", self.sockets.to_string()),
             ("size", self.size.to_string()),
             ("pattern", self.pattern.name().to_owned()),
+            ("threads", self.threads.to_string()),
+            ("idle", self.idle.to_string()),
             ("write", if self.nonblocking { "nonblock" } else { "block" }.to_owned()),
             ("seconds", lab.seconds.to_string()),
         ])
@@ -80,7 +89,31 @@ impl Load {
 
 /// Messages or requests per second.
 pub(super) fn once(run: &Run<'_>, load: &Load) -> Result<Sample> {
-    Sample::of(run.pair("load-many", &load.arguments(run.lab))?, load.pattern.figure())
+    let result = run.pair(PROGRAM, &load.arguments(run.lab))?;
+    check(load, &result, result.value("messages")?)?;
+    Sample::of(result, load.pattern.figure())
+}
+
+/// What `clients` client processes reach together against one server.
+pub(super) fn crowd(run: &Run<'_>, load: &Load, clients: usize) -> Result<Sample> {
+    let own = load.arguments(run.lab);
+    let all = [own.clone(), arguments(&[("clients", clients.to_string())])].concat();
+    let result = run.crowd(PROGRAM, &all, clients, &own)?;
+    let values = |name: &str| -> Vec<f64> {
+        result.clients.iter().map(|client| client.get(name).copied().unwrap_or(f64::NAN)).collect()
+    };
+    check(load, &result.server, values("messages").iter().sum())?;
+    let speeds = values(load.pattern.figure());
+    let (value, slowest) = (speeds.iter().sum(), speeds.iter().copied().fold(f64::INFINITY, f64::min));
+    let extra = BTreeMap::from([("slowest_client".to_owned(), slowest)]);
+    Ok(Sample { value, extra, cpu_seconds: result.server.cpu_seconds, counters: result.server.counters })
+}
+
+/// Nothing was lost and nothing came twice.
+fn check(load: &Load, server: &PairResult, messages: f64) -> Result<()> {
+    let (bytes, sent) = (server.value("bytes")?, messages * load.size as f64);
+    ensure!(bytes == sent, "{sent} bytes were sent and {bytes} received");
+    Ok(())
 }
 
 pub(crate) fn one_way(lab: &Lab, report: &mut dyn FnMut(Vec<Row>)) {

@@ -1,15 +1,18 @@
 //! The measures by name; each module runs one family of cases.
 
+mod batch;
 mod file;
 mod flows;
 mod idle;
 mod many;
 mod memcached;
 mod nginx;
+mod parallel;
 mod pgbench;
 mod pingpong;
 pub(crate) mod redis;
 mod ring;
+mod scale;
 mod shared;
 mod sweep;
 
@@ -39,6 +42,18 @@ pub(crate) const ALL: &[Measure] = &[
         name: "reply",
         about: "64 sockets, one request outstanding on each, through epoll",
         run: many::reply,
+    },
+    Measure { name: "scale", about: "one way over 64 sockets among up to 10000 open ones", run: scale::all },
+    Measure {
+        name: "batch",
+        about: "messages that a receiver finds at a look, by number of sockets",
+        run: batch::all,
+    },
+    Measure { name: "threads", about: "requests with 1 and 4 threads a side", run: parallel::threads },
+    Measure {
+        name: "crowd",
+        about: "requests of 1 and 4 client processes, with and without spinning",
+        run: parallel::crowd,
     },
     Measure { name: "ring", about: "the same beside a bare ring in shared memory, 64 B", run: ring::all },
     Measure { name: "bulk", about: "one connection with 128 KiB and 16 KiB writes", run: flows::bulk },
