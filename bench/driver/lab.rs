@@ -57,6 +57,7 @@ pub(crate) enum Side {
 }
 
 /// What holds for the whole session of measuring.
+#[derive(Clone)]
 pub(crate) struct Lab {
     pub(crate) library: PathBuf,
     pub(crate) programs: PathBuf,
@@ -142,7 +143,8 @@ impl<'a> Run<'a> {
                 command.env_remove(name);
             }
         }
-        command.env_remove("LD_PRELOAD").current_dir(self.directory.path());
+        // A program's complaint ends with the error, not with a backtrace.
+        command.env_remove("RUST_BACKTRACE").env_remove("LD_PRELOAD").current_dir(self.directory.path());
         command
     }
 

@@ -5,6 +5,7 @@ mod cleanup;
 mod compare;
 mod counters;
 mod demo;
+mod descriptors;
 mod lab;
 mod measures;
 mod memory;
@@ -23,9 +24,6 @@ use crate::compare::Row;
 use crate::lab::Lab;
 use crate::measures::Measure;
 use crate::report::Setting;
-
-/// What a load program may need: connections by the tens of thousands.
-const DESCRIPTORS: libc::rlim_t = 1 << 17;
 
 /// Measure Convoy beside plain TCP and Unix sockets.
 #[derive(Parser)]
@@ -78,7 +76,7 @@ fn run(options: &Options) -> Result<()> {
     }
     let chosen = choose(&options.measures)?;
     let lab = lab(options)?;
-    raise_descriptor_limit();
+    descriptors::raise_limits();
     cleanup::on_interrupt();
     if options.demo {
         return demo::run(&lab);
@@ -132,20 +130,4 @@ fn measure(lab: &Lab, chosen: &[&Measure]) -> Vec<Row> {
         });
     }
     rows
-}
-
-/// Thousands of connections need more descriptors than the usual limits allow. Children inherit the limits; only the load
-/// programs that need it go up to the hard one.
-fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: one live rlimit, read and then written back, raised first as root may and then as everybody may.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            let more = libc::rlimit { rlim_max: limit.rlim_max.max(DESCRIPTORS), ..limit };
-            if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const more) < 0 {
-                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
-            }
-        }
-    }
 }

@@ -46,7 +46,8 @@ impl Finished {
     }
 }
 
-fn pair(line: &str) -> Option<(String, f64)> {
+/// A line of the form `name number`.
+pub(crate) fn pair(line: &str) -> Option<(String, f64)> {
     let (name, value) = line.split_once(' ')?;
     Some((name.to_owned(), value.parse().ok()?))
 }

@@ -58,7 +58,11 @@ pub(crate) const ALL: &[Measure] = &[
     Measure { name: "ring", about: "the same beside a bare ring in shared memory, 64 B", run: ring::all },
     Measure { name: "bulk", about: "one connection with 128 KiB and 16 KiB writes", run: flows::bulk },
     Measure { name: "connect", about: "short connections, empty and with one exchange", run: flows::connect },
-    Measure { name: "idle", about: "memory and CPU of idle connections", run: idle::all },
+    Measure {
+        name: "idle",
+        about: "memory and CPU of idle connections, up to 50000, and a round trip beside them",
+        run: idle::all,
+    },
     Measure {
         name: "file",
         about: "what a read of a plain file costs under the preload library",
