@@ -14,6 +14,7 @@ pub(crate) mod redis;
 mod ring;
 mod scale;
 mod shared;
+mod start;
 mod sweep;
 
 use crate::compare::Row;
@@ -78,7 +79,12 @@ pub(crate) const ALL: &[Measure] = &[
         about: "the same beside one and two programs that only compute",
         run: shared::busy,
     },
-    Measure { name: "redis", about: "redis-benchmark without pipelining, 50 clients and 1", run: redis::all },
+    Measure { name: "start", about: "wall time of a program that does nothing", run: start::all },
+    Measure {
+        name: "redis",
+        about: "redis-benchmark with 50 clients and 1, and with 50 that pipeline",
+        run: redis::all,
+    },
     Measure { name: "memcached", about: "memcached under our own checking client", run: memcached::all },
     Measure { name: "nginx", about: "nginx serving 1 KiB to wrk -c 50", run: nginx::all },
     Measure { name: "pgbench", about: "PostgreSQL, select only, 8 clients", run: pgbench::all },

@@ -1,4 +1,4 @@
-//! A real redis-server under redis-benchmark, without pipelining.
+//! A real redis-server under redis-benchmark, without pipelining, and with it as a reference.
 
 use std::collections::BTreeMap;
 
@@ -11,22 +11,46 @@ use crate::lab::{Lab, Run, Side, Transport, free_port};
 const MEASURE: &str = "redis";
 const TESTS: [&str; 2] = ["SET", "GET"];
 
+/// How redis-benchmark is started.
+#[derive(Clone, Copy)]
+struct Load {
+    clients: usize,
+    /// Requests that each client has outstanding (-P).
+    pipeline: usize,
+    requests: u64,
+}
+
 pub(crate) fn all(lab: &Lab, report: &mut dyn FnMut(Vec<Row>)) {
     report(clients(lab, 50));
     report(clients(lab, 1));
+    report(pipelining(lab, 50, 16));
 }
 
 /// SET and GET with that many clients, each with one request outstanding.
 pub(crate) fn clients(lab: &Lab, clients: usize) -> Vec<Row> {
-    let name = |test: &str| format!("{test}, {clients} client{}", if clients == 1 { "" } else { "s" });
-    let cases =
-        TESTS.iter().map(|test| Case::new(MEASURE, name(test), "requests/s", Better::Higher)).collect();
+    let note = if clients == 1 { "1 client".to_owned() } else { format!("{clients} clients") };
     // Roughly the asked time over TCP on a small machine.
-    let requests = (lab.seconds * if clients == 1 { 50e3 } else { 200e3 }) as u64;
-    compare_all(lab, cases, &Transport::ALL, |run| once(run, clients, requests.max(1000)))
+    let per_second = if clients == 1 { 50e3 } else { 200e3 };
+    measure(lab, &note, Load { clients, pipeline: 1, requests: requests(lab, per_second) })
 }
 
-fn once(run: &Run<'_>, clients: usize, requests: u64) -> Result<Vec<Sample>> {
+/// The same with several requests outstanding, as a program can have them that was written for it.
+fn pipelining(lab: &Lab, clients: usize, pipeline: usize) -> Vec<Row> {
+    let note = format!("{clients} clients, -P {pipeline}");
+    measure(lab, &note, Load { clients, pipeline, requests: requests(lab, 1e6) })
+}
+
+fn requests(lab: &Lab, per_second: f64) -> u64 {
+    ((lab.seconds * per_second) as u64).max(1000)
+}
+
+fn measure(lab: &Lab, note: &str, load: Load) -> Vec<Row> {
+    let case = |test: &&str| Case::new(MEASURE, format!("{test}, {note}"), "requests/s", Better::Higher);
+    let cases = TESTS.iter().map(case).collect();
+    compare_all(lab, cases, &Transport::ALL, |run| once(run, load))
+}
+
+fn once(run: &Run<'_>, load: Load) -> Result<Vec<Sample>> {
     let port = free_port()?.to_string();
     let socket = run.path("redis.sock");
     let mut command = run.command("redis-server");
@@ -52,9 +76,11 @@ fn once(run: &Run<'_>, clients: usize, requests: u64) -> Result<Vec<Sample>> {
         command.args([
             "--csv",
             "-c",
-            &clients.to_string(),
+            &load.clients.to_string(),
             "-n",
-            &requests.to_string(),
+            &load.requests.to_string(),
+            "-P",
+            &load.pipeline.to_string(),
             "-t",
             &test.to_lowercase(),
         ]);
@@ -67,7 +93,7 @@ fn once(run: &Run<'_>, clients: usize, requests: u64) -> Result<Vec<Sample>> {
         let end = run.start(command, Side::Client)?.wait(run.lab.limit())?;
         let cpu_seconds = end.cpu_seconds + server.cpu_now() - before;
         let (value, mut extra) = figures(&end.output, test)?;
-        extra.insert("requests".to_owned(), requests as f64);
+        extra.insert("requests".to_owned(), load.requests as f64);
         samples.push(Sample { value, extra, cpu_seconds, counters: Counters::default() });
     }
     server.signal(libc::SIGTERM);
