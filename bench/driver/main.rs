@@ -4,6 +4,7 @@ mod account;
 mod cleanup;
 mod compare;
 mod counters;
+mod curves;
 mod demo;
 mod descriptors;
 mod lab;
@@ -84,10 +85,11 @@ fn run(options: &Options) -> Result<()> {
     let setting = Setting::of(&lab);
     std::fs::create_dir_all(&options.out)?;
     let rows = measure(&lab, &chosen);
-    println!("{}\n\n{}", setting.line(), report::table(&rows));
+    println!("{}; {}\n\n{}", setting.line(), report::RATIOS, report::table(&rows));
     let json = options.out.join("results.json");
     report::write_json(&json, &setting, &rows)?;
     svg::write_all(&options.out, &setting, &rows)?;
+    curves::write_all(&options.out, &setting, &rows)?;
     println!("written: {} and the charts beside it", json.display());
     Ok(())
 }

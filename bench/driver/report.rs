@@ -39,14 +39,18 @@ impl Setting {
         }
     }
 
+    /// What was measured on and how, in one line.
     pub(crate) fn line(&self) -> String {
         let pinned = if self.pinned { "client on CPU 0, server on CPU 1" } else { "not pinned" };
         format!(
-            "{} x {}, Linux {}; {} alternating rounds of {} s, medians; {pinned}; ratio > 1: Convoy is better",
+            "{} x {}, Linux {}; {} alternating rounds of {} s, medians; {pinned}",
             self.cpus, self.cpu, self.kernel, self.rounds, self.seconds
         )
     }
 }
+
+/// How the ratios are to be read.
+pub(crate) const RATIOS: &str = "ratio > 1: Convoy is better";
 
 /// The rows as text, columns aligned; columns without any figure are left out.
 pub(crate) fn table(rows: &[Row]) -> String {

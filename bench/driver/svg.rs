@@ -9,7 +9,9 @@ use crate::compare::Row;
 use crate::lab::Transport;
 use crate::report::{Setting, number};
 
-const LEFT: f64 = 330.0;
+/// Room for labels, at least, and what a letter needs of it.
+const LABELS: f64 = 330.0;
+const LETTER: f64 = 6.2;
 const BARS: f64 = 420.0;
 const RIGHT: f64 = 110.0;
 const BAR: f64 = 13.0;
@@ -42,7 +44,8 @@ pub(crate) fn write_all(directory: &Path, setting: &Setting, rows: &[Row]) -> Re
     Ok(std::fs::write(directory.join("ratios.svg"), chart(title, &setting.line(), &groups))?)
 }
 
-fn color(transport: Transport) -> &'static str {
+/// The colour of a transport in all charts.
+pub(crate) fn color(transport: Transport) -> &'static str {
     match transport {
         Transport::Tcp => "#9aa5b1",
         Transport::Unix => "#5b8db8",
@@ -74,7 +77,9 @@ fn chart(title: &str, note: &str, groups: &[Group]) -> String {
     let high = values().fold(f64::MIN_POSITIVE, f64::max);
     let place = |value: f64| (value.max(low) / low).ln() / (high / low).ln().max(f64::MIN_POSITIVE) * BARS;
     let heights = groups.iter().map(|group| group.bars.len() as f64 * BAR + GAP);
-    let (width, height) = (LEFT + BARS + RIGHT, TOP + heights.sum::<f64>() + 10.0);
+    let letters = groups.iter().map(|group| group.label.chars().count()).max().unwrap_or(0);
+    let left = LABELS.max(letters as f64 * LETTER + 16.0);
+    let (width, height) = (left + BARS + RIGHT, TOP + heights.sum::<f64>() + 10.0);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
          font-family=\"sans-serif\" font-size=\"11\">\n\
@@ -91,18 +96,18 @@ fn chart(title: &str, note: &str, groups: &[Group]) -> String {
         let _ = writeln!(
             svg,
             "<text x=\"{}\" y=\"{middle}\" text-anchor=\"end\">{}</text>",
-            LEFT - 8.0,
+            left - 8.0,
             escape(&group.label)
         );
         for bar in &group.bars {
             let length = place(bar.value).max(1.0);
             let _ = writeln!(
                 svg,
-                "<rect x=\"{LEFT}\" y=\"{y}\" width=\"{length:.1}\" height=\"{}\" fill=\"{}\"/>\
+                "<rect x=\"{left}\" y=\"{y}\" width=\"{length:.1}\" height=\"{}\" fill=\"{}\"/>\
                  <text x=\"{:.1}\" y=\"{}\" font-size=\"10\">{}</text>",
                 BAR - 2.0,
                 bar.color,
-                LEFT + length + 5.0,
+                left + length + 5.0,
                 y + BAR - 4.0,
                 escape(&bar.text)
             );
@@ -113,7 +118,8 @@ fn chart(title: &str, note: &str, groups: &[Group]) -> String {
     svg + "</svg>\n"
 }
 
-fn escape(text: &str) -> String {
+/// Text as XML.
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

@@ -1,7 +1,7 @@
 //! Many connections that exchange a few messages each and are idle from then on.
 //!
 //! The client says `first_rtt_us` and `last_rtt_us`, the mean round trips of 64 bytes on its first and its last connection
-//! while all others are idle, and then `idle`. Both halves stay until their standard input ends, so that the driver can
+//! while all others are idle (half of `--seconds` each), and then `idle`. Both halves stay until their standard input ends, so that the driver can
 //! look at their memory and CPU from outside.
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -28,7 +28,7 @@ fn main() -> Result<()> {
         Role::Server => serve(&warm::accept(&Listener::announce(&address)?, count, MESSAGES)?),
         Role::Client => {
             let sockets = warm::connect(&address, count, MESSAGES)?;
-            let period = Duration::from_secs_f64(args.get("seconds", 0.5)?);
+            let period = Duration::from_secs_f64(args.get("seconds", 0.5)?) / 2;
             for (name, socket) in [("first", sockets.first()), ("last", sockets.last())] {
                 println!("{name}_rtt_us {}", socket.map_or(Ok(f64::NAN), |socket| trips(socket, period))?);
             }

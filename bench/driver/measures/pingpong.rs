@@ -6,7 +6,7 @@ use super::{arguments, size};
 use crate::compare::{Better, Case, Row, Sample, compare};
 use crate::lab::{Lab, Run, Transport};
 
-const SIZES: [usize; 6] = [16, 64, 256, 1024, 16 << 10, 64 << 10];
+const SIZES: [usize; 7] = [16, 64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10];
 
 pub(crate) fn blocking(lab: &Lab, report: &mut dyn FnMut(Vec<Row>)) {
     for bytes in SIZES {

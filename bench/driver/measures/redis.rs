@@ -1,12 +1,14 @@
 //! A real redis-server under redis-benchmark, without pipelining, and with it as a reference.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 
 use anyhow::{Context, Result, anyhow};
 
 use crate::compare::{Better, Case, Row, Sample, compare_all};
 use crate::counters::Counters;
 use crate::lab::{Lab, Run, Side, Transport, free_port};
+use crate::process::Process;
 
 const MEASURE: &str = "redis";
 const TESTS: [&str; 2] = ["SET", "GET"];
@@ -70,32 +72,12 @@ fn once(run: &Run<'_>, load: Load) -> Result<Vec<Sample>> {
     run.await_port(port.parse()?, &mut server)?;
 
     // One run of the client per test, so that CPU time is each test's own.
-    let mut samples = Vec::new();
-    for test in TESTS {
-        let mut command = run.command("redis-benchmark");
-        command.args([
-            "--csv",
-            "-c",
-            &load.clients.to_string(),
-            "-n",
-            &load.requests.to_string(),
-            "-P",
-            &load.pipeline.to_string(),
-            "-t",
-            &test.to_lowercase(),
-        ]);
-        if run.transport == Transport::Unix {
-            command.arg("-s").arg(&socket);
-        } else {
-            command.args(["-h", "127.0.0.1", "-p", &port]);
-        }
-        let before = server.cpu_now();
-        let end = run.start(command, Side::Client)?.wait(run.lab.limit())?;
-        let cpu_seconds = end.cpu_seconds + server.cpu_now() - before;
-        let (value, mut extra) = figures(&end.output, test)?;
-        extra.insert("requests".to_owned(), load.requests as f64);
-        samples.push(Sample { value, extra, cpu_seconds, counters: Counters::default() });
-    }
+    let place: &[&OsStr] = match run.transport {
+        Transport::Unix => &["-s".as_ref(), socket.as_ref()],
+        _ => &["-h".as_ref(), "127.0.0.1".as_ref(), "-p".as_ref(), port.as_ref()],
+    };
+    let test = |test: &&str| drive(run, load, test, place, &server);
+    let mut samples = TESTS.iter().map(test).collect::<Result<Vec<_>>>()?;
     server.signal(libc::SIGTERM);
     server.wait(run.lab.watchdog)?;
     let counters = run.take_counters();
@@ -103,6 +85,22 @@ fn once(run: &Run<'_>, load: Load) -> Result<Vec<Sample>> {
         sample.counters = counters.clone();
     }
     Ok(samples)
+}
+
+/// One test of redis-benchmark; the counters come later, when the server has ended.
+fn drive(run: &Run<'_>, load: Load, test: &str, place: &[&OsStr], server: &Process) -> Result<Sample> {
+    let mut command = run.command("redis-benchmark");
+    command.args(["--csv", "-t", &test.to_lowercase()]).args(place);
+    for (option, number) in [("-c", load.clients as u64), ("-P", load.pipeline as u64), ("-n", load.requests)]
+    {
+        command.args([option, &number.to_string()]);
+    }
+    let before = server.cpu_now();
+    let end = run.start(command, Side::Client)?.wait(run.lab.limit())?;
+    let cpu_seconds = end.cpu_seconds + server.cpu_now() - before;
+    let (value, mut extra) = figures(&end.output, test)?;
+    extra.insert("requests".to_owned(), load.requests as f64);
+    Ok(Sample { value, extra, cpu_seconds, counters: Counters::default() })
 }
 
 /// Requests per second and the other columns of `--csv`, whose first line names them.
