@@ -44,6 +44,10 @@ pub(crate) struct Case {
     pub(crate) traffic: bool,
     /// Where the case is on a chart of curves.
     pub(crate) point: Option<Point>,
+    /// Whether its ratio is on the chart of all of them.
+    pub(crate) overview: bool,
+    /// What is to be known about it besides its name.
+    pub(crate) note: Option<&'static str>,
 }
 
 /// A place on a chart of curves.
@@ -61,7 +65,16 @@ impl Case {
         unit: &'static str,
         better: Better,
     ) -> Self {
-        Self { measure, name: name.into(), unit, better, traffic: true, point: None }
+        Self {
+            measure,
+            name: name.into(),
+            unit,
+            better,
+            traffic: true,
+            point: None,
+            overview: true,
+            note: None,
+        }
     }
 
     /// The same for a case without bytes to carry: it cannot fail to be accelerated.
@@ -73,6 +86,18 @@ impl Case {
     /// The same as a point of `curve` at `x`.
     pub(crate) fn at(mut self, curve: &'static str, x: usize) -> Self {
         self.point = Some(Point { curve, x: x as f64 });
+        self
+    }
+
+    /// The same, not on the chart of all ratios: another case says the same there.
+    pub(crate) fn not_in_overview(mut self) -> Self {
+        self.overview = false;
+        self
+    }
+
+    /// The same with a line below the table.
+    pub(crate) fn with_note(mut self, note: &'static str) -> Self {
+        self.note = Some(note);
         self
     }
 }

@@ -75,6 +75,9 @@ pub(crate) fn table(rows: &[Row]) -> String {
     ];
     lines.extend(rows.iter().map(cells));
     let mut text = align(&without_empty_columns(&lines), 2);
+    let mut notes: Vec<String> = rows.iter().filter_map(note).collect();
+    notes.dedup();
+    text += &notes.concat();
     for row in rows {
         for (transport, figures) in &row.transports {
             if let Some(failure) = &figures.failure {
@@ -88,6 +91,10 @@ pub(crate) fn table(rows: &[Row]) -> String {
         }
     }
     text
+}
+
+fn note(row: &Row) -> Option<String> {
+    Some(format!("{}: {}\n", row.case.measure, row.case.note?))
 }
 
 fn cells(row: &Row) -> Vec<String> {

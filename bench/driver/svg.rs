@@ -64,7 +64,8 @@ fn figures(row: &Row) -> Group {
 }
 
 fn ratio(row: &Row) -> Option<Group> {
-    let value = row.ratio_to_tcp.filter(|_| row.accelerated || !row.case.traffic)?;
+    let shown = row.case.overview && (row.accelerated || !row.case.traffic);
+    let value = row.ratio_to_tcp.filter(|_| shown)?;
     let bar = Bar { color: color(Transport::Convoy), value, text: format!("{value:.2}x") };
     Some(Group { label: format!("{}: {}", row.case.measure, row.case.name), bars: vec![bar] })
 }

@@ -25,6 +25,7 @@ const FLOOD_ROUNDS: usize = 3;
 const FLOOD_MEMORY_LIMIT: &str = "4G";
 /// Descriptors of a load program that are no connections, at most.
 const OTHER_DESCRIPTORS: usize = 100;
+const FLOOD_NOTE: &str = "50000 connections in at most 3 rounds, under Convoy with CONVOY_MEMORY_LIMIT=4G; round trips in the last pair";
 /// How long CPU time is watched.
 const WATCH: Duration = Duration::from_secs(2);
 /// Time that one connection may take to open and close on a busy machine.
@@ -70,7 +71,7 @@ fn flood_cases() -> Vec<Case> {
     let pairs = process_pairs();
     let beside = if pairs == 1 { String::new() } else { format!(" of {pairs} process pairs") };
     let case = |name: &str, unit, better| {
-        Case::new("idle", format!("{FLOOD} connections{beside}: {name}"), unit, better)
+        Case::new("idle", format!("{FLOOD} connections{beside}: {name}"), unit, better).with_note(FLOOD_NOTE)
     };
     vec![
         case("memory per connection, both ends", "bytes", Better::Lower),

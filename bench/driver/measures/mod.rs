@@ -56,7 +56,11 @@ pub(crate) const ALL: &[Measure] = &[
         about: "requests of 1 and 4 client processes, with and without spinning",
         run: parallel::crowd,
     },
-    Measure { name: "ring", about: "the same beside a bare ring in shared memory, 64 B", run: ring::all },
+    Measure {
+        name: "ring",
+        about: "ping-pong and one way, 64 B, beside a bare ring in shared memory",
+        run: ring::all,
+    },
     Measure { name: "bulk", about: "one connection with 128 KiB and 16 KiB writes", run: flows::bulk },
     Measure { name: "connect", about: "short connections, empty and with one exchange", run: flows::connect },
     Measure {
@@ -93,7 +97,7 @@ pub(crate) const ALL: &[Measure] = &[
         about: "the aggregation thresholds, one at a time, over 64 sockets",
         run: sweep::all,
     },
-    Measure { name: "price", about: "round trip under the same thresholds, one socket", run: sweep::price },
+    Measure { name: "price", about: "round trip on one socket under the same thresholds", run: sweep::price },
 ];
 
 /// `--name value` words for a load program.

@@ -11,19 +11,23 @@ use crate::lab::{Lab, Run, Transport};
 const EVERY: [Transport; 4] = [Transport::Tcp, Transport::Unix, Transport::Ring, Transport::Convoy];
 
 pub(crate) fn all(lab: &Lab, report: &mut dyn FnMut(Vec<Row>)) {
-    let case = Case::new("ring", "64 B, one message at a time", "us round trip", Better::Lower);
-    report(compare(lab, case, &EVERY, |run| match run.transport {
+    let trip = case("64 B, one message at a time", "us round trip", Better::Lower);
+    report(compare(lab, trip, &EVERY, |run| match run.transport {
         Transport::Ring => bare(run, "trip", "all", "rtt_us"),
         _ => pingpong::once(run, "block", 64),
     }));
     let load = Load { sockets: 64, size: 64, ..Load::default() };
-    let case = Case::new("ring", "64 x 64 B one way, all at a look", "messages/s", Better::Higher);
-    report(compare(lab, case, &EVERY, |run| match run.transport {
+    let all = case("64 x 64 B one way, all at a look", "messages/s", Better::Higher);
+    report(compare(lab, all, &EVERY, |run| match run.transport {
         Transport::Ring => bare(run, "oneway", "all", "messages_per_s"),
         _ => many::once(run, &load),
     }));
-    let case = Case::new("ring", "64 B one way, one at a look", "messages/s", Better::Higher);
-    report(compare(lab, case, &[Transport::Ring], |run| bare(run, "oneway", "one", "messages_per_s")));
+    let one = case("64 B one way, one at a look", "messages/s", Better::Higher);
+    report(compare(lab, one, &[Transport::Ring], |run| bare(run, "oneway", "one", "messages_per_s")));
+}
+
+fn case(name: &str, unit: &'static str, better: Better) -> Case {
+    Case::new("ring", name, unit, better).not_in_overview()
 }
 
 /// The ring itself has one lane each way, however many sockets the others use.

@@ -35,7 +35,7 @@ fn busy_cases(load: Exchange) -> Vec<Case> {
     let beside = BUSY_LOOPS.map(|count| load.case("busy", &format!(", {count} busy")));
     let kept = BUSY_LOOPS.map(|count| {
         let name = format!("{}, {count} busy, speed kept", load.name());
-        Case::new("busy", name, "% of its own", Better::Higher)
+        Case::new("busy", name, "% of its own", Better::Higher).not_in_overview()
     });
     std::iter::once(load.case("busy", ", alone")).chain(beside).chain(kept).collect()
 }

@@ -35,7 +35,8 @@ pub(crate) fn all(lab: &Lab, report: &mut dyn FnMut(Vec<Row>)) {
 pub(crate) fn price(lab: &Lab, report: &mut dyn FnMut(Vec<Row>)) {
     let settings = || VALUES.iter().flat_map(|(name, values)| values.map(|value| (*name, value)));
     let varied = settings().map(|(name, value)| pingpong::case("price", format!("{name}={value}")));
-    let cases = std::iter::once(pingpong::case("price", "64 B, defaults")).chain(varied).collect();
+    let cases =
+        std::iter::once(pingpong::case("price", "64 B, defaults").not_in_overview()).chain(varied).collect();
     report(compare_all(lab, cases, &Transport::NO_UNIX, |run| {
         let defaults = pingpong::once(run, "block", 64)?;
         if run.transport == Transport::Tcp {
