@@ -10,8 +10,8 @@ use crate::net::{self, Address, Listener};
 
 /// Connections that are opened before they are used.
 const GROUP: usize = 64;
-/// Connections to one of the loopback addresses: fewer than there are ports.
-const PER_ADDRESS: usize = 16 << 10;
+/// Connections to one of the loopback addresses: few enough that the kernel finds a free port at once.
+const PER_ADDRESS: usize = 4 << 10;
 const MESSAGE_BYTES: usize = 64;
 
 /// Connects `count` sockets and exchanges `messages` messages on each.
