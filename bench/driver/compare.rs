@@ -42,6 +42,20 @@ pub(crate) struct Case {
     pub(crate) better: Better,
     /// Whether the case moves bytes that a channel could carry.
     pub(crate) traffic: bool,
+    /// Where the case is on a chart of curves.
+    pub(crate) point: Option<Point>,
+    /// Whether its ratio is on the chart of all of them.
+    pub(crate) overview: bool,
+    /// What is to be known about it besides its name.
+    pub(crate) note: Option<&'static str>,
+}
+
+/// A place on a chart of curves.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Point {
+    /// The curve; each transport has one of its own of that name.
+    pub(crate) curve: &'static str,
+    pub(crate) x: f64,
 }
 
 impl Case {
@@ -51,12 +65,39 @@ impl Case {
         unit: &'static str,
         better: Better,
     ) -> Self {
-        Self { measure, name: name.into(), unit, better, traffic: true }
+        Self {
+            measure,
+            name: name.into(),
+            unit,
+            better,
+            traffic: true,
+            point: None,
+            overview: true,
+            note: None,
+        }
     }
 
     /// The same for a case without bytes to carry: it cannot fail to be accelerated.
     pub(crate) fn without_traffic(mut self) -> Self {
         self.traffic = false;
+        self
+    }
+
+    /// The same as a point of `curve` at `x`.
+    pub(crate) fn at(mut self, curve: &'static str, x: usize) -> Self {
+        self.point = Some(Point { curve, x: x as f64 });
+        self
+    }
+
+    /// The same, not on the chart of all ratios: another case says the same there.
+    pub(crate) fn not_in_overview(mut self) -> Self {
+        self.overview = false;
+        self
+    }
+
+    /// The same with a line below the table.
+    pub(crate) fn with_note(mut self, note: &'static str) -> Self {
+        self.note = Some(note);
         self
     }
 }
@@ -82,6 +123,7 @@ pub(crate) struct Row {
     pub(crate) transports: BTreeMap<Transport, Figures>,
     pub(crate) ratio_to_tcp: Option<f64>,
     pub(crate) ratio_to_unix: Option<f64>,
+    pub(crate) ratio_to_ring: Option<f64>,
     /// Payload that went through channels, all runs together, in bytes.
     pub(crate) channel_bytes: f64,
     pub(crate) messages_per_batch: Option<f64>,
@@ -100,7 +142,7 @@ pub(crate) fn compare(
     lab: &Lab,
     case: Case,
     transports: &[Transport],
-    mut measure: impl FnMut(&Run<'_>) -> Result<Sample>,
+    mut measure: impl FnMut(&mut Run<'_>) -> Result<Sample>,
 ) -> Vec<Row> {
     compare_all(lab, vec![case], transports, |run| Ok(vec![measure(run)?]))
 }
@@ -110,7 +152,7 @@ pub(crate) fn compare_all(
     lab: &Lab,
     cases: Vec<Case>,
     transports: &[Transport],
-    mut measure: impl FnMut(&Run<'_>) -> Result<Vec<Sample>>,
+    mut measure: impl FnMut(&mut Run<'_>) -> Result<Vec<Sample>>,
 ) -> Vec<Row> {
     let mut samples: BTreeMap<Transport, Vec<Vec<Sample>>> = BTreeMap::new();
     let mut failures: BTreeMap<Transport, String> = BTreeMap::new();
@@ -119,7 +161,7 @@ pub(crate) fn compare_all(
             if failures.contains_key(&transport) {
                 continue;
             }
-            match Run::new(lab, transport).and_then(|run| measure(&run)) {
+            match Run::new(lab, transport).and_then(|mut run| measure(&mut run)) {
                 Ok(sample) => samples.entry(transport).or_default().push(sample),
                 Err(error) => {
                     failures.insert(transport, format!("{error:#}"));
@@ -176,12 +218,22 @@ fn row(case: Case, transports: BTreeMap<Transport, Figures>) -> Row {
         }),
         _ => None,
     };
-    let (ratio_to_tcp, ratio_to_unix) = (ratio(median(Transport::Tcp)), ratio(median(Transport::Unix)));
+    let [ratio_to_tcp, ratio_to_unix, ratio_to_ring] =
+        [Transport::Tcp, Transport::Unix, Transport::Ring].map(|transport| ratio(median(transport)));
     let counters = transports.get(&Transport::Convoy).map(|figures| &figures.counters);
     let channel_bytes = counters.map_or(0.0, Counters::channel_bytes);
     let messages_per_batch = counters.and_then(Counters::messages_per_batch);
     let accelerated = channel_bytes > 0.0;
-    Row { case, ratio_to_tcp, ratio_to_unix, channel_bytes, messages_per_batch, accelerated, transports }
+    Row {
+        case,
+        ratio_to_tcp,
+        ratio_to_unix,
+        ratio_to_ring,
+        channel_bytes,
+        messages_per_batch,
+        accelerated,
+        transports,
+    }
 }
 
 /// Sorts, and gives the middle value.

@@ -12,14 +12,16 @@ use serde_json::Value;
 pub(crate) struct Counters(pub(crate) BTreeMap<String, f64>);
 
 impl Counters {
-    /// Reads every dump in `directory`; what cannot be read counts as absent.
-    pub(crate) fn read(directory: &Path) -> Self {
+    /// Reads every dump in `directory` and removes it; what cannot be read counts as absent.
+    pub(crate) fn take(directory: &Path) -> Self {
         let mut sums = Self::default();
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
             let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
             if let Ok(value) = serde_json::from_str(&text) {
                 sums.add("", &value);
             }
+            // The directory goes with the run in any case.
+            let _ = std::fs::remove_file(entry.path());
         }
         sums
     }
@@ -46,6 +48,11 @@ impl Counters {
     /// Payload that left through channels instead of the kernel, in bytes.
     pub(crate) fn channel_bytes(&self) -> f64 {
         self.get("bytes_sent")
+    }
+
+    /// Connections that left the kernel; both ends have counted each.
+    pub(crate) fn accelerated_connections(&self) -> f64 {
+        self.get("streams_opened") / 2.0
     }
 
     /// Frames that a receiver found together at one look, on average.

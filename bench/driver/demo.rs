@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use crate::compare::Row;
 use crate::lab::{Lab, Transport};
 use crate::measures::redis;
-use crate::report::{Setting, align, number};
+use crate::report::{RATIOS, Setting, align, number};
 
 const CLIENTS: usize = 50;
 /// Shown in this order when the processes reported them.
@@ -29,7 +29,7 @@ pub(crate) fn run(lab: &Lab) -> Result<()> {
     );
     let rows = redis::clients(lab, CLIENTS);
     println!("{}", table(&rows));
-    println!("{}\n", Setting::of(lab).line());
+    println!("{}; {RATIOS}\n", Setting::of(lab).line());
     for row in &rows {
         for (transport, figures) in &row.transports {
             if let Some(failure) = &figures.failure {

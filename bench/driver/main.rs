@@ -4,7 +4,9 @@ mod account;
 mod cleanup;
 mod compare;
 mod counters;
+mod curves;
 mod demo;
+mod descriptors;
 mod lab;
 mod measures;
 mod memory;
@@ -75,7 +77,7 @@ fn run(options: &Options) -> Result<()> {
     }
     let chosen = choose(&options.measures)?;
     let lab = lab(options)?;
-    raise_descriptor_limit();
+    descriptors::raise_limits();
     cleanup::on_interrupt();
     if options.demo {
         return demo::run(&lab);
@@ -83,10 +85,11 @@ fn run(options: &Options) -> Result<()> {
     let setting = Setting::of(&lab);
     std::fs::create_dir_all(&options.out)?;
     let rows = measure(&lab, &chosen);
-    println!("{}\n\n{}", setting.line(), report::table(&rows));
+    println!("{}; {}\n\n{}", setting.line(), report::RATIOS, report::table(&rows));
     let json = options.out.join("results.json");
     report::write_json(&json, &setting, &rows)?;
     svg::write_all(&options.out, &setting, &rows)?;
+    curves::write_all(&options.out, &setting, &rows)?;
     println!("written: {} and the charts beside it", json.display());
     Ok(())
 }
@@ -129,16 +132,4 @@ fn measure(lab: &Lab, chosen: &[&Measure]) -> Vec<Row> {
         });
     }
     rows
-}
-
-/// Thousands of connections need more descriptors than the usual soft limit allows; children inherit it.
-fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: one live rlimit, read and then written back with its own hard limit.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
-        }
-    }
 }

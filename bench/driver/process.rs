@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Error};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -46,7 +46,8 @@ impl Finished {
     }
 }
 
-fn pair(line: &str) -> Option<(String, f64)> {
+/// A line of the form `name number`.
+pub(crate) fn pair(line: &str) -> Option<(String, f64)> {
     let (name, value) = line.split_once(' ')?;
     Some((name.to_owned(), value.parse().ok()?))
 }
@@ -73,6 +74,11 @@ impl Process {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The file that takes what it says on stderr.
+    pub(crate) fn errors(&self) -> &Path {
+        &self.errors
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -39,16 +39,20 @@ impl Setting {
         }
     }
 
+    /// What was measured on and how, in one line.
     pub(crate) fn line(&self) -> String {
         let pinned = if self.pinned { "client on CPU 0, server on CPU 1" } else { "not pinned" };
         format!(
-            "{} x {}, Linux {}; {} alternating rounds of {} s, medians; {pinned}; ratio > 1: Convoy is better",
+            "{} x {}, Linux {}; {} alternating rounds of {} s, medians; {pinned}",
             self.cpus, self.cpu, self.kernel, self.rounds, self.seconds
         )
     }
 }
 
-/// The rows as text, columns aligned.
+/// How the ratios are to be read.
+pub(crate) const RATIOS: &str = "ratio > 1: Convoy is better";
+
+/// The rows as text, columns aligned; columns without any figure are left out.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut lines = vec![
         [
@@ -57,9 +61,11 @@ pub(crate) fn table(rows: &[Row]) -> String {
             "unit",
             "tcp",
             "unix",
+            "ring",
             "convoy",
             "/tcp",
             "/unix",
+            "/ring",
             "msg/batch",
             "channel MB",
             "range of convoy",
@@ -68,7 +74,10 @@ pub(crate) fn table(rows: &[Row]) -> String {
         .to_vec(),
     ];
     lines.extend(rows.iter().map(cells));
-    let mut text = align(&lines, 2);
+    let mut text = align(&without_empty_columns(&lines), 2);
+    let mut notes: Vec<String> = rows.iter().filter_map(note).collect();
+    notes.dedup();
+    text += &notes.concat();
     for row in rows {
         for (transport, figures) in &row.transports {
             if let Some(failure) = &figures.failure {
@@ -82,6 +91,10 @@ pub(crate) fn table(rows: &[Row]) -> String {
         }
     }
     text
+}
+
+fn note(row: &Row) -> Option<String> {
+    Some(format!("{}: {}\n", row.case.measure, row.case.note?))
 }
 
 fn cells(row: &Row) -> Vec<String> {
@@ -108,13 +121,27 @@ fn cells(row: &Row) -> Vec<String> {
         row.case.unit.to_owned(),
         figure(Transport::Tcp),
         figure(Transport::Unix),
+        figure(Transport::Ring),
         figure(Transport::Convoy),
         ratio(row.ratio_to_tcp),
         ratio(row.ratio_to_unix),
+        ratio(row.ratio_to_ring),
         row.messages_per_batch.map_or("-".to_owned(), |mean| format!("{mean:.1}")),
         if row.accelerated { number(row.channel_bytes / 1e6) } else { "-".to_owned() },
         range,
     ]
+}
+
+/// Leaves out columns that have nothing but dashes below their heading.
+fn without_empty_columns(lines: &[Vec<String>]) -> Vec<Vec<String>> {
+    let used = |column: usize| {
+        lines.len() < 2 || lines.iter().skip(1).any(|line| line.get(column).is_some_and(|cell| cell != "-"))
+    };
+    let kept = |line: &Vec<String>| {
+        let cells = line.iter().enumerate().filter(|(column, _)| used(*column));
+        cells.map(|(_, cell)| cell.clone()).collect()
+    };
+    lines.iter().map(kept).collect()
 }
 
 /// Pads columns: the first `left` to the left, the others to the right; a line under the heading.
@@ -180,7 +207,7 @@ pub(crate) fn write_json(path: &Path, setting: &Setting, rows: &[Row]) -> Result
 
 #[cfg(test)]
 mod tests {
-    use super::{align, number};
+    use super::{align, number, without_empty_columns};
 
     #[test]
     fn numbers_are_grouped_and_rounded() {
@@ -188,6 +215,14 @@ mod tests {
         assert_eq!(number(999.94), "999.9");
         assert_eq!(number(0.5312), "0.531");
         assert_eq!(number(-4200.0), "-4 200");
+    }
+
+    #[test]
+    fn columns_without_figures_are_left_out() {
+        let lines = [["a", "b", "c"], ["1", "-", "-"], ["2", "-", "3"]];
+        let lines = lines.map(|line| line.map(str::to_owned).to_vec());
+        assert_eq!(without_empty_columns(&lines), [["a", "c"], ["1", "-"], ["2", "3"]]);
+        assert_eq!(without_empty_columns(&lines[..1]), lines[..1]);
     }
 
     #[test]

@@ -9,7 +9,9 @@ use crate::compare::Row;
 use crate::lab::Transport;
 use crate::report::{Setting, number};
 
-const LEFT: f64 = 330.0;
+/// Room for labels, at least, and what a letter needs of it.
+const LABELS: f64 = 330.0;
+const LETTER: f64 = 6.2;
 const BARS: f64 = 420.0;
 const RIGHT: f64 = 110.0;
 const BAR: f64 = 13.0;
@@ -42,10 +44,12 @@ pub(crate) fn write_all(directory: &Path, setting: &Setting, rows: &[Row]) -> Re
     Ok(std::fs::write(directory.join("ratios.svg"), chart(title, &setting.line(), &groups))?)
 }
 
-fn color(transport: Transport) -> &'static str {
+/// The colour of a transport in all charts.
+pub(crate) fn color(transport: Transport) -> &'static str {
     match transport {
         Transport::Tcp => "#9aa5b1",
         Transport::Unix => "#5b8db8",
+        Transport::Ring => "#6a9a5b",
         Transport::Convoy => "#d9822b",
     }
 }
@@ -56,11 +60,12 @@ fn figures(row: &Row) -> Group {
         Some(Bar { color: color(transport), value, text: format!("{} {}", transport.name(), number(value)) })
     };
     let label = format!("{} ({})", row.case.name, row.case.unit);
-    Group { label, bars: Transport::ALL.into_iter().filter_map(bar).collect() }
+    Group { label, bars: row.transports.keys().copied().filter_map(bar).collect() }
 }
 
 fn ratio(row: &Row) -> Option<Group> {
-    let value = row.ratio_to_tcp.filter(|_| row.accelerated || !row.case.traffic)?;
+    let shown = row.case.overview && (row.accelerated || !row.case.traffic);
+    let value = row.ratio_to_tcp.filter(|_| shown)?;
     let bar = Bar { color: color(Transport::Convoy), value, text: format!("{value:.2}x") };
     Some(Group { label: format!("{}: {}", row.case.measure, row.case.name), bars: vec![bar] })
 }
@@ -73,7 +78,9 @@ fn chart(title: &str, note: &str, groups: &[Group]) -> String {
     let high = values().fold(f64::MIN_POSITIVE, f64::max);
     let place = |value: f64| (value.max(low) / low).ln() / (high / low).ln().max(f64::MIN_POSITIVE) * BARS;
     let heights = groups.iter().map(|group| group.bars.len() as f64 * BAR + GAP);
-    let (width, height) = (LEFT + BARS + RIGHT, TOP + heights.sum::<f64>() + 10.0);
+    let letters = groups.iter().map(|group| group.label.chars().count()).max().unwrap_or(0);
+    let left = LABELS.max(letters as f64 * LETTER + 16.0);
+    let (width, height) = (left + BARS + RIGHT, TOP + heights.sum::<f64>() + 10.0);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
          font-family=\"sans-serif\" font-size=\"11\">\n\
@@ -90,18 +97,18 @@ fn chart(title: &str, note: &str, groups: &[Group]) -> String {
         let _ = writeln!(
             svg,
             "<text x=\"{}\" y=\"{middle}\" text-anchor=\"end\">{}</text>",
-            LEFT - 8.0,
+            left - 8.0,
             escape(&group.label)
         );
         for bar in &group.bars {
             let length = place(bar.value).max(1.0);
             let _ = writeln!(
                 svg,
-                "<rect x=\"{LEFT}\" y=\"{y}\" width=\"{length:.1}\" height=\"{}\" fill=\"{}\"/>\
+                "<rect x=\"{left}\" y=\"{y}\" width=\"{length:.1}\" height=\"{}\" fill=\"{}\"/>\
                  <text x=\"{:.1}\" y=\"{}\" font-size=\"10\">{}</text>",
                 BAR - 2.0,
                 bar.color,
-                LEFT + length + 5.0,
+                left + length + 5.0,
                 y + BAR - 4.0,
                 escape(&bar.text)
             );
@@ -112,7 +119,8 @@ fn chart(title: &str, note: &str, groups: &[Group]) -> String {
     svg + "</svg>\n"
 }
 
-fn escape(text: &str) -> String {
+/// Text as XML.
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

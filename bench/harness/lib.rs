@@ -7,5 +7,8 @@ pub mod args;
 pub mod buffer;
 pub mod epoll;
 pub mod leash;
+pub mod limits;
 pub mod net;
 pub mod poll;
+pub mod ring;
+pub mod warm;

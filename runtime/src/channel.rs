@@ -160,7 +160,8 @@ impl Channel {
         self.open_end(slot, generation).then_some((slot, generation))
     }
 
-    /// Each side hands out its own half of the slots, one after the other, so that few pages are touched.
+    /// One side hands out slots from the first on, the other from the last on, until they meet: so few pages are touched, and one
+    /// side that opens all streams has all slots.
     fn free_slot(&self, lane: &mut LaneSending) -> Option<(u32, u8)> {
         for _ in 0..FREE_LOOKS {
             let oldest = lane.first_free;
@@ -179,19 +180,26 @@ impl Channel {
             // The peer has not closed its end yet: others first.
             self.append_free(lane, oldest);
         }
-        let half = self.party.slots() / 2;
-        let slot = lane.fresh_slot + half * self.side as u32;
-        (lane.fresh_slot < half).then(|| lane.fresh_slot += 1)?;
+        let slots = self.party.slots();
+        (lane.fresh_slot < slots && self.segment.hand_out(self.side)).then(|| lane.fresh_slot += 1)?;
+        let slot = if self.side == 0 { lane.fresh_slot - 1 } else { slots - lane.fresh_slot };
         Some((slot, 1))
     }
 
-    /// Whether this side hands out that slot.
-    fn hands_out(&self, slot: u32) -> bool {
-        (slot < self.party.slots() / 2) == (self.side == 0)
+    /// Whether this side has handed out that slot.
+    fn handed_out(&self, slot: u32, lane: &LaneSending) -> bool {
+        match self.side {
+            0 => slot < lane.fresh_slot,
+            _ => slot >= self.party.slots() - lane.fresh_slot,
+        }
     }
 
-    /// Initialises this side's end of a slot and tells the peer that it is open. False when memory is short.
+    /// Initialises this side's end of a slot and tells the peer that it is open. False when memory is short, or when the peer names a
+    /// slot that is in use.
     pub fn open_end(&self, slot: u32, generation: u8) -> bool {
+        if self.party.stream(slot).open.load(Ordering::Acquire) != 0 {
+            return false;
+        }
         let window = memory::reserve_window();
         if window == 0 {
             return false;
@@ -248,7 +256,7 @@ impl Channel {
             self.party.stream(slot).open.store(0, Ordering::Release);
             self.own_line(slot).set_state(generation, SlotState::Closed);
             self.changed(slot);
-            if self.hands_out(slot) {
+            if self.handed_out(slot, guard.lane()) {
                 self.append_free(guard.lane(), slot);
             }
         }

@@ -12,7 +12,7 @@ pub(crate) fn read(lab: &Lab, report: &mut dyn FnMut(Vec<Row>)) {
         command.args(&arguments);
         let end = run.start(command, Side::Client)?.wait(lab.limit())?;
         let result =
-            PairResult { values: end.values(), cpu_seconds: end.cpu_seconds, counters: run.counters() };
+            PairResult { values: end.values(), cpu_seconds: end.cpu_seconds, counters: run.take_counters() };
         Sample::of(result, "read_ns")
     }));
 }

@@ -8,7 +8,7 @@ use crate::lab::{Lab, PairResult, Run, Side, Transport, free_port};
 
 pub(crate) fn all(lab: &Lab, report: &mut dyn FnMut(Vec<Row>)) {
     let case = Case::new("memcached", "9 get : 1 set, 100 B, 50 clients", "requests/s", Better::Higher);
-    report(compare(lab, case, &Transport::ALL, once));
+    report(compare(lab, case, &Transport::ALL, |run| once(run)));
 }
 
 fn once(run: &Run<'_>) -> Result<Sample> {
@@ -38,7 +38,7 @@ fn once(run: &Run<'_>) -> Result<Sample> {
     let ended = server.wait(run.lab.watchdog)?;
     let cpu_seconds = client.cpu_seconds + ended.cpu_seconds;
     Sample::of(
-        PairResult { values: client.values(), cpu_seconds, counters: run.counters() },
+        PairResult { values: client.values(), cpu_seconds, counters: run.take_counters() },
         "requests_per_s",
     )
 }

@@ -10,7 +10,7 @@ use crate::lab::{Lab, Run, Side, Transport, free_port};
 
 pub(crate) fn all(lab: &Lab, report: &mut dyn FnMut(Vec<Row>)) {
     let case = Case::new("nginx", "1 KiB file, wrk -c 50", "requests/s", Better::Higher);
-    report(compare(lab, case, &Transport::NO_UNIX, once));
+    report(compare(lab, case, &Transport::NO_UNIX, |run| once(run)));
 }
 
 fn once(run: &Run<'_>) -> Result<Sample> {
@@ -37,7 +37,7 @@ fn once(run: &Run<'_>) -> Result<Sample> {
     let refused = client.output.iter().any(|line| line.contains("Non-2xx") || line.contains("Socket errors"));
     anyhow::ensure!(!refused, "wrk saw errors: {}", client.output.join(" | "));
     let cpu_seconds = client.cpu_seconds + ended.cpu_seconds;
-    Ok(Sample { value, extra: BTreeMap::new(), cpu_seconds, counters: run.counters() })
+    Ok(Sample { value, extra: BTreeMap::new(), cpu_seconds, counters: run.take_counters() })
 }
 
 /// The first number after `label`.

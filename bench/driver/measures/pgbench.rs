@@ -98,7 +98,7 @@ impl Cluster {
         ensure!(failed == 0.0, "pgbench: {failed} transactions failed");
         let latency = number("latency average = ").map(|ms| ("latency_ms".to_owned(), ms));
         let extra: BTreeMap<String, f64> = latency.into_iter().collect();
-        Ok(Sample { value, extra, cpu_seconds, counters: run.counters() })
+        Ok(Sample { value, extra, cpu_seconds, counters: run.take_counters() })
     }
 }
 

@@ -77,6 +77,9 @@ struct Header {
     magic: AtomicU64,
     geometry: [AtomicU32; 4],
     serial: AtomicU64,
+    /// How many slots each side has handed out for the first time, side 0 in the lower half. Written by both, each its own half, by
+    /// compare-and-swap; a lie makes slots meet, which the streams' generations notice.
+    handed_out: AtomicU64,
     sides: [SideHeader; 2],
 }
 
@@ -320,6 +323,15 @@ impl Segment {
 
     pub fn side(&self, side: usize) -> &'static SideHeader {
         &self.header().sides[side & 1]
+    }
+
+    /// Takes one of the slots that neither side has used yet, in the name of `side`; false when there is none.
+    pub fn hand_out(&self, side: usize) -> bool {
+        let take = |word: u64| {
+            let used = (word & u64::from(u32::MAX)) + (word >> 32);
+            (used < u64::from(self.geometry.slots)).then(|| word + (1 << (side * 32)))
+        };
+        self.header().handed_out.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 
     /// Cursor lines of the direction that side `sender` sends on.
