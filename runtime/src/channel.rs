@@ -79,6 +79,15 @@ pub fn any_far() -> bool {
     FAR.load(Ordering::Relaxed)
 }
 
+/// Why a channel takes no further stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// CONVOY_MEMORY_LIMIT.
+    Memory,
+    /// All slots are in use.
+    Slots,
+}
+
 /// What went wrong with a channel as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
@@ -150,14 +159,24 @@ impl Channel {
     }
 
     /// Takes a free slot for a new stream that this side opens; its generation.
-    pub fn open_slot(&self) -> Option<(u32, u8)> {
+    pub fn open_slot(&self) -> Result<(u32, u8), Shortage> {
         self.close_descriptor_once_attached();
-        let guard = self.lock_sending().ok()?;
-        let (slot, generation) = self.free_slot(guard.lane())?;
-        drop(guard);
+        let window = memory::reserve_window();
+        if window == 0 {
+            return Err(Shortage::Memory);
+        }
+        let free = self.lock_sending().ok().and_then(|guard| self.free_slot(guard.lane()));
+        let Some((slot, generation)) = free else {
+            memory::release(window);
+            return Err(Shortage::Slots);
+        };
         self.peer_line(slot).reset();
         self.own_line(slot).reset();
-        self.open_end(slot, generation).then_some((slot, generation))
+        if !self.open_within(slot, generation, window) {
+            memory::release(window);
+            return Err(Shortage::Slots);
+        }
+        Ok((slot, generation))
     }
 
     /// One side hands out slots from the first on, the other from the last on, until they meet: so few pages are touched, and one
@@ -201,9 +220,15 @@ impl Channel {
             return false;
         }
         let window = memory::reserve_window();
-        if window == 0 {
-            return false;
+        let opened = window > 0 && self.open_within(slot, generation, window);
+        if window > 0 && !opened {
+            memory::release(window);
         }
+        opened
+    }
+
+    /// The same with a window that was reserved; false when the channel has ended.
+    fn open_within(&self, slot: u32, generation: u8, window: u64) -> bool {
         let stream = self.party.stream(slot);
         let (Ok(receiving), Ok(sending)) = (self.lock_receiving(), self.lock_sending()) else {
             return false;

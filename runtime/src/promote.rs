@@ -6,7 +6,7 @@ mod far;
 pub use far::leave_again;
 
 use crate::agent::{self, Offering};
-use crate::channel::{self, Channel};
+use crate::channel::{self, Channel, Shortage};
 use crate::config::{self, settings};
 use crate::registry::{Answer, Key, OfferRef, Progress};
 use crate::session::{self, SLOW, Session};
@@ -14,7 +14,7 @@ use crate::shm::segment::READY;
 use crate::socket::{self, Far, Socket, State};
 use crate::{confine, epoll, fork, inside, options, position, stats, sys, table};
 use core::net::{IpAddr, Ipv6Addr};
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Calls between two looks whether the agent wants a connection on the fabric by now: that may never come.
 const CALLS_PER_LOOK: u32 = 8;
@@ -28,9 +28,22 @@ pub fn consider(index: u32, socket: &Socket, fd: i32) -> bool {
     socket.calls.store(calls.wrapping_add(1), Ordering::Relaxed);
     calls >= settings().promote_after
         && (calls.is_multiple_of(CALLS_PER_LOOK) || !matches!(socket.far(), Far::Opened { .. }))
+        && !short()
         && !inside::in_handler()
         && !epoll::unsure(fd)
         && attempt(index, socket, fd)
+}
+
+/// Until when nothing is tried, in ticks, because memory or slots were short; 0 = they have not been.
+static SHORT_UNTIL: AtomicU64 = AtomicU64::new(0);
+/// About 10 ms.
+const SHORT_TICKS: u64 = 25_000_000;
+
+/// Whether a stream was refused for want of memory or slots a moment ago: the next would be too.
+#[inline]
+fn short() -> bool {
+    let until = SHORT_UNTIL.load(Ordering::Relaxed);
+    until != 0 && (until.wrapping_sub(position::ticks()) as i64) > 0
 }
 
 /// A one-shot registration of the socket was just armed.
@@ -223,10 +236,18 @@ fn answer(
     if !quiet(socket) {
         return Err(not_soon(socket));
     }
-    let Some((slot, generation)) = channel.open_slot() else {
-        socket.end_move(State::Candidate);
-        stats::process().bypasses_memory.add(1);
-        return Err(not_soon(socket));
+    let (slot, generation) = match channel.open_slot() {
+        Ok(opened) => opened,
+        Err(shortage) => {
+            socket.end_move(State::Candidate);
+            SHORT_UNTIL.store(position::ticks() + SHORT_TICKS, Ordering::Relaxed);
+            let process = stats::process();
+            match shortage {
+                Shortage::Memory => process.bypasses_memory.add(1),
+                Shortage::Slots => process.bypasses_channel_full.add(1),
+            }
+            return Err(not_soon(socket));
+        }
     };
     tell(Answer { peer: session.identity, channel: channel.serial, slot, generation });
     start(index, socket, fd, channel, slot, generation);

@@ -46,6 +46,17 @@ fn sockets_of_the_resolver() {
     compare("aliases.c", "resolver");
 }
 
+/// Processes that are busy with each other leave out what makes sleepers certain to be seen; whoever sleeps brings it back.
+#[test]
+fn wakes_between_sleep_and_haste() {
+    for way in ["recv", "poll", "epoll", "epoll_edge"] {
+        let scratch = Scratch::new();
+        let program = compile(&scratch, "wakes.c", "wakes", &[]);
+        let runs = Check::new(program.to_str().unwrap(), way).variants(&WARMTHS[..1]).compare();
+        assert!(runs.iter().all(|run| run.counters.get("barriers") > 0), "{way}: {}", runs[0].report());
+    }
+}
+
 #[test]
 fn before_main_and_after() {
     let scratch = Scratch::new();

@@ -3,7 +3,7 @@
 use super::{Channel, all, at};
 use crate::inside::Heap;
 use crate::process::{self, Identity};
-use crate::sys;
+use crate::{stats, sys};
 use core::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
 use smallvec::SmallVec;
 
@@ -39,6 +39,7 @@ impl Rest {
             fence(Ordering::SeqCst);
             return rest;
         }
+        stats::process().barriers.add(1);
         rest.sure = sys::barrier_everywhere().is_ok();
         if rest.sure {
             rest.each().for_each(|channel| channel.own_side().sleepers.confirm());

@@ -62,7 +62,8 @@ impl Port {
         let (slot, generation) = match self.closed.pop_front() {
             Some((slot, generation)) => (slot, generation.wrapping_add(1)),
             None => {
-                let slot = self.fresh * 2 + AGENT as u32;
+                // The program opens none.
+                let slot = self.fresh;
                 (slot < self.slots()).then(|| self.fresh += 1)?;
                 (slot, 1)
             }
