@@ -107,7 +107,7 @@ enum Before {
 }
 
 /// # Safety
-/// As for [`send`].
+/// As for [`send()`].
 #[cold]
 unsafe fn send_before(
     index: u32,
@@ -143,7 +143,7 @@ unsafe fn send_before(
 }
 
 /// # Safety
-/// As for [`receive`].
+/// As for [`receive()`].
 #[cold]
 unsafe fn receive_before(
     index: u32,
