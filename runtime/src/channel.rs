@@ -1,7 +1,7 @@
 //! A channel: the shared memory between two processes, over which all streams between them travel.
 //!
 //! Here: one channel, its slots and its end. `channel::list` makes, attaches and finds channels; `channel::send`,
-//! `channel::receive` and `channel::sort` move frames; `channel::queue` keeps what was received and not yet read;
+//! `channel::receive` and `channel::sort` move frames; `channel::reading` says from which path; `channel::queue` keeps what was received and not yet read;
 //! `channel::recall` brings a stream back to the kernel; `channel::far` has what is different when the other end is on
 //! another host.
 
@@ -11,6 +11,7 @@ pub mod hold;
 mod list;
 mod peek;
 pub mod queue;
+mod reading;
 pub mod recall;
 pub mod receive;
 mod rest;

@@ -3,13 +3,15 @@
 //! `instance::ready` says what is ready, `instance::inner` keeps what stands in the kernel for it.
 
 mod inner;
+mod notes;
 mod ready;
+
+pub use notes::Notes;
 
 use crate::bell::Bell;
 use crate::channel::Channel;
 use crate::lock::{Mutex, MutexGuard};
-use crate::socket::{self, MANY, Socket};
-use crate::{channel, position, sys, table};
+use crate::{position, sys, table};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::collections::VecDeque;
 
@@ -25,8 +27,6 @@ const LIFELINE: u32 =
 /// The kernel's descriptors are looked at no later than at every so many busy calls or ticks.
 const CALLS_PER_KERNEL_LOOK: u32 = 16;
 const TICKS_PER_KERNEL_LOOK: u64 = 65_000;
-/// From this many notes on, none is left twice.
-const MOST_DOUBLE_NOTES: usize = 64;
 
 /// An instance and its lock.
 pub struct Instance {
@@ -168,38 +168,6 @@ impl Instance {
         due
     }
 
-    /// The inbox, to leave notes in.
-    #[inline]
-    pub fn notes(&self) -> Notes<'_> {
-        Notes { inbox: self.inbox.lock(), noted: &self.noted }
-    }
-
-    #[inline]
-    pub fn has_notes(&self) -> bool {
-        self.noted.load(Ordering::Acquire)
-    }
-
-    /// Queues the streams that notes name.
-    #[inline]
-    pub fn take_notes(&self, state: &mut State) {
-        if !self.noted.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        let mut notes = self.inbox.lock();
-        for index in notes.drain(..) {
-            let Some(socket) = socket::at(index) else { continue };
-            socket.told.store(false, Ordering::Release);
-            // An agent's news may be about room.
-            let far =
-                channel::any_far() && socket.stream().is_some_and(|(channel, _)| channel.leads_to_agent());
-            match socket.watch.load(Ordering::Relaxed) {
-                0 => {}
-                MANY => state.descriptors_of(index).into_iter().for_each(|fd| state.news(fd, far)),
-                mark => state.news(mark as u32 as i32, far),
-            }
-        }
-    }
-
     pub fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
         self.state.try_lock()
     }
@@ -231,36 +199,6 @@ impl Instance {
             self.inbox.force_unlock();
             self.state.force_unlock();
         }
-    }
-}
-
-/// An instance's inbox, locked; nothing else is locked meanwhile.
-pub struct Notes<'a> {
-    inbox: MutexGuard<'a, Vec<u32>>,
-    noted: &'a AtomicBool,
-}
-
-impl Notes<'_> {
-    /// Leaves a note that bytes have come for a socket that this instance alone watches. `told` changes under the inbox's lock: where
-    /// it is set, the note is still there, and the streams are looked at after it has been taken.
-    #[inline]
-    pub fn leave(&mut self, index: u32, socket: &Socket) {
-        if !socket.told.load(Ordering::Relaxed) {
-            socket.told.store(true, Ordering::Relaxed);
-            self.push(index);
-        }
-    }
-
-    /// The same for one that others may watch too.
-    pub fn leave_once(&mut self, index: u32) {
-        if self.inbox.len() < MOST_DOUBLE_NOTES || !self.inbox.contains(&index) {
-            self.push(index);
-        }
-    }
-
-    fn push(&mut self, index: u32) {
-        self.inbox.push(index);
-        self.noted.store(true, Ordering::Release);
     }
 }
 

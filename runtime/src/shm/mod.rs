@@ -8,6 +8,7 @@ pub mod bell_word;
 pub mod blocks;
 pub mod changes;
 pub mod frames;
+pub mod line;
 pub mod load;
 pub mod lock;
 pub mod party;

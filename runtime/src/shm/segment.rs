@@ -12,10 +12,10 @@
 
 use super::changes::Changes;
 pub use super::changes::MOST_FOLLOWED as MOST_SLOTS;
+pub use super::line::{JOINED, READY, RECOVERED, STAYS, SideLine, SlotState, WORTH};
 use super::load::Load;
 use super::ring::{ConsumerLine, ProducerLine};
 use super::sleep_word::SleepWord;
-use super::waiters::Waiters;
 use crate::process::Identity;
 use crate::sys::{self, Answer, Errno};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -106,107 +106,6 @@ pub struct LaneLines {
     /// Bit set = block given back. The receiver sets bits with Release after copying out, the sender takes them
     /// with an Acquire swap (SYNC POINT C: block memory may be written again).
     pub returned: [AtomicU64; BLOCK_WORDS],
-}
-
-/// One side's line of a stream. The side's lock holders write it, the other side reads it; all accesses are
-/// ordered by the Acquire/Release noted at each word.
-#[repr(C, align(64))]
-pub struct SideLine {
-    /// How often this side, as a sender, has switched path; Release after `position`, read with Acquire.
-    pub announced: AtomicU32,
-    /// [`READY`] and [`STAYS`]: Release, read with Acquire.
-    pub flags: AtomicU32,
-    /// Byte position of switch number i at index i & 1: kernel bytes for a switch to the channel, channel bytes
-    /// for one to the kernel.
-    pub position: [AtomicU64; 2],
-    /// How many of the other side's switches this side has passed.
-    pub passed: AtomicU32,
-    /// Generation and [`SlotState`]: Release after the line is initialised.
-    state: AtomicU32,
-    /// Up to which channel byte the other side may send (its credit): Release, read with Acquire.
-    pub limit: AtomicU64,
-    /// Channel bytes this side had taken when its recall of the stream ended, plus 1; 0 before. Release, Acquire by
-    /// the sender.
-    pub recalled: AtomicU64,
-    /// This side's descriptor of the connection, for a recall.
-    pub descriptor: AtomicU32,
-    /// In an agent's line: how many of the program's switches the other host knows of; Release, read with Acquire. In a
-    /// program's: threads of this side inside a kernel send on the connection: SeqCst, as is the other side's state, so that either a
-    /// sender sees a recall or the recall sees the sender.
-    pub kernel_senders: AtomicU32,
-    /// Bells of this side's threads that wait for bytes of this stream.
-    pub receive_waiters: Waiters,
-}
-
-/// Flag of a line: this side, as a receiver, follows switches of the other.
-pub const READY: u32 = 1;
-/// Flag of a line: this side, as a sender, has switched to the kernel for the last time.
-pub const STAYS: u32 = 2;
-
-/// Flag of a program's line, for its agent: the stream has returned to the kernel, its frames are not needed any more.
-pub const RECOVERED: u32 = 4;
-
-/// Flag of an agent's line: the other end has joined the stream, also while [`READY`] is withheld.
-pub const JOINED: u32 = 8;
-
-/// Flag of an agent's line: the stream is worth the fabric, or the other end already uses it; before, the program leaves its
-/// connection to the kernel.
-pub const WORTH: u32 = 16;
-
-/// What a side says about its end of a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum SlotState {
-    Free = 0,
-    Open = 1,
-    /// Wants what it receives to come through the kernel from now on.
-    WantsKernel = 2,
-    Closed = 3,
-    /// Said by an agent only: the way to the other host is gone.
-    Lost = 4,
-}
-
-impl SideLine {
-    /// Where the last two switches lie: number `i` at `i & 1`. To be read after the number of the last.
-    #[inline]
-    pub fn positions(&self) -> [u64; 2] {
-        [0, 1].map(|index: usize| self.position[index].load(Ordering::Relaxed))
-    }
-
-    pub fn set_state(&self, generation: u8, state: SlotState) {
-        self.state.store(u32::from(generation) << 8 | state as u32, Ordering::Release);
-    }
-
-    /// [`SlotState::Open`], and of this generation.
-    #[inline]
-    pub fn is_open(&self, generation: u8) -> bool {
-        self.state.load(Ordering::Acquire) == u32::from(generation) << 8 | SlotState::Open as u32
-    }
-
-    /// The state if it is of this generation; a line of another generation counts as free.
-    #[inline]
-    pub fn state(&self, generation: u8) -> SlotState {
-        let word = self.state.load(Ordering::Acquire);
-        match (word >> 8 == u32::from(generation), word & 0xff) {
-            (true, 1) => SlotState::Open,
-            (true, 2) => SlotState::WantsKernel,
-            (true, 3) => SlotState::Closed,
-            (true, 4) => SlotState::Lost,
-            _ => SlotState::Free,
-        }
-    }
-
-    /// Back to the state before a stream opens.
-    pub fn reset(&self) {
-        let halves = [&self.announced, &self.flags, &self.passed, &self.state, &self.descriptor];
-        for word in halves.into_iter().chain([&self.kernel_senders]) {
-            word.store(0, Ordering::Relaxed);
-        }
-        for word in [&self.position[0], &self.position[1], &self.limit, &self.recalled] {
-            word.store(0, Ordering::Relaxed);
-        }
-        self.receive_waiters.clear();
-    }
 }
 
 /// A mapped segment. Copies refer to the same mapping, which stays for the life of the process (a range that is
@@ -381,7 +280,7 @@ impl Segment {
 }
 
 const NO_GEOMETRY: Geometry = Geometry { ring_bytes: 0, slots: 1, block_bytes: 0, blocks: 0 };
-const _: () = assert!(size_of::<SideLine>() == 64 && size_of::<Header>() <= HEADER_BYTES);
+const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
 const _: () = assert!(2 * size_of::<LaneLines>() <= CHANGES_OFFSET);
 const _: () = assert!(CHANGES_OFFSET + 2 * size_of::<Changes>() <= LANES_BYTES);
 
