@@ -144,7 +144,11 @@ impl Channel {
             return false;
         }
         let taken = self.party.shared().taken.load(Ordering::Relaxed);
-        crate::shm::ring::Consumer::published_beyond(&self.incoming().producer, taken) || self.has_changes()
+        let published = crate::shm::ring::Consumer::published_beyond(&self.incoming().producer, taken);
+        if published {
+            self.segment.fetch_for_reading(self.side ^ 1, taken);
+        }
+        published || self.has_changes()
     }
 
     /// The socket of this process that uses a slot, as index + 1.

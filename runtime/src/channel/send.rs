@@ -113,8 +113,10 @@ impl Channel {
         if guard.lane().held.on {
             self.after_holding(guard, bytes.remaining() == 0);
         } else {
+            let next = guard.lane().ring.tail();
             drop(guard);
             self.ring_receiver(slot);
+            self.segment.fetch_for_writing(self.side, next);
         }
         if self.asks_for_kernel(slot, generation) {
             return Ok(Sent::Recalled(sent));

@@ -68,6 +68,36 @@ impl Segment {
         Ok(named)
     }
 
+    /// Frames from that cursor on are about to be read: their first lines may come while the reader gets there.
+    #[inline]
+    pub fn fetch_for_reading(&self, sender: usize, cursor: u64) {
+        for line in self.first_lines(sender, cursor) {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a hint; the address is inside the mapping, and any would do.
+            unsafe {
+                core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(line.cast())
+            };
+        }
+    }
+
+    /// The next frame will be written at that cursor: the other side, which has read what lay there, may give the lines up by then.
+    #[inline]
+    pub fn fetch_for_writing(&self, sender: usize, cursor: u64) {
+        for line in self.first_lines(sender, cursor) {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a hint, for the same address; processors without it take it for a NOP (Intel SDM, PREFETCHW).
+            unsafe {
+                core::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly))
+            };
+        }
+    }
+
+    #[inline]
+    fn first_lines(&self, sender: usize, cursor: u64) -> [*mut u8; 2] {
+        let mask = self.capacity() - 1;
+        [0, 64].map(|step| self.ring(sender).wrapping_add(((cursor + step) & mask) as usize))
+    }
+
     #[inline]
     fn word_at(&self, sender: usize, offset: usize) -> u64 {
         let offset = offset & (self.geometry.ring_bytes as usize - 1) & !7;

@@ -48,6 +48,12 @@ pub struct Producer {
 }
 
 impl Producer {
+    /// Bytes written so far.
+    #[inline]
+    pub fn tail(&self) -> u64 {
+        self.tail
+    }
+
     /// Where the next frame goes: offset in the ring.
     #[inline]
     pub fn offset(&self, capacity: u64) -> usize {

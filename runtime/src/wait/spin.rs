@@ -107,7 +107,7 @@ fn spin(budget: u64, ready: &mut dyn FnMut() -> bool) -> bool {
     let Some(place) = place else {
         return crowded(session, start, ready);
     };
-    stats::process().spins.add(1);
+    stats::process().spins.bump(1);
     // Where the peer was last on this processor, it gets it at once.
     let first = if BESIDE.load(Ordering::Relaxed) { 0 } else { YIELD_US * per_us };
     let (mut now, mut next_yield) = (start, start + first);
@@ -146,9 +146,9 @@ fn spin(budget: u64, ready: &mut dyn FnMut() -> bool) -> bool {
     };
     place.store(0, Ordering::Relaxed);
     if hit {
-        stats::process().spin_hits.add(1);
+        stats::process().spin_hits.bump(1);
         MISSES.store(0, Ordering::Relaxed);
-        found(position::ticks());
+        found(now);
     }
     hit
 }
