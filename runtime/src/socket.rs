@@ -111,6 +111,13 @@ pub fn at(index: u32) -> Option<&'static Socket> {
     unsafe { chunk.as_ref() }?.get(index as usize % CHUNK)
 }
 
+/// The socket behind a descriptor, with its index.
+#[inline]
+pub fn of(fd: i32) -> Option<(u32, &'static Socket)> {
+    let index = table::socket(fd)?;
+    Some((index, at(index)?))
+}
+
 /// Begins to follow a connection behind `fd`.
 pub fn follow(fd: i32, opener: Opener) -> Option<u32> {
     if inside::in_handler() {

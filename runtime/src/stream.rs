@@ -1,5 +1,6 @@
 //! send and receive on a connection, wherever its bytes travel at the moment.
 
+mod outcome;
 mod receive;
 
 pub use receive::receive_with_control;
@@ -13,6 +14,7 @@ use crate::socket::{self, Socket, State};
 use crate::wait::{self, spin};
 use crate::{agent, promote, stats, sys, table};
 use core::sync::atomic::Ordering;
+use outcome::Outcome;
 
 /// Parts of one kernel call; more are left to the next.
 const PARTS: usize = 64;
@@ -38,29 +40,35 @@ struct Call<'a> {
 ///
 /// # Safety
 /// As there.
-#[inline]
+#[inline(always)]
 pub unsafe fn send(fd: i32, parts: *const libc::iovec, count: usize, flags: i32) -> Handled {
-    let index = table::socket(fd)?;
-    let socket = socket::at(index)?;
+    // SAFETY: the caller's promise.
+    unsafe { send_parts(fd, parts, count, flags) }.handled()
+}
+
+/// # Safety
+/// As for [`send()`].
+unsafe fn send_parts(fd: i32, parts: *const libc::iovec, count: usize, flags: i32) -> Outcome {
+    let Some((index, socket)) = socket::of(fd) else { return Outcome::NOT_OURS };
     if flags & KERNEL_ONLY != 0 {
         crate::demote::demote(fd, crate::api::Reason::Call);
-        return None;
+        return Outcome::NOT_OURS;
     }
     if !socket.is_settled()
         // SAFETY: the caller's promise.
         && let Before::Over(answer) = unsafe { send_before(index, socket, fd, parts, count, flags) }
     {
-        return answer;
+        return answer.into();
     }
     // SAFETY: the caller's promise.
     let mut bytes = match unsafe { Cursor::new(parts, count, true) } {
         Ok(bytes) => bytes,
-        Err(errno) => return Some(Err(errno)),
+        Err(errno) => return Outcome::failed(errno),
     };
     with_stream(index, socket, fd, flags, |call| {
         let sent = call.send(&mut bytes);
         if call.channel.leads_to_agent()
-            && let Ok(bytes) = sent
+            && let Some(bytes) = sent.bytes()
         {
             call.channel.note_sent(call.slot, socket.take_answered(), bytes);
         }
@@ -72,27 +80,33 @@ pub unsafe fn send(fd: i32, parts: *const libc::iovec, count: usize, flags: i32)
 ///
 /// # Safety
 /// As there.
-#[inline]
+#[inline(always)]
 pub unsafe fn receive(fd: i32, parts: *const libc::iovec, count: usize, flags: i32) -> Handled {
-    let index = table::socket(fd)?;
-    let socket = socket::at(index)?;
+    // SAFETY: the caller's promise.
+    unsafe { receive_parts(fd, parts, count, flags) }.handled()
+}
+
+/// # Safety
+/// As for [`receive()`].
+unsafe fn receive_parts(fd: i32, parts: *const libc::iovec, count: usize, flags: i32) -> Outcome {
+    let Some((index, socket)) = socket::of(fd) else { return Outcome::NOT_OURS };
     if flags & KERNEL_ONLY != 0 {
-        return None;
+        return Outcome::NOT_OURS;
     }
     if !socket.is_settled()
         // SAFETY: the caller's promise.
         && let Before::Over(answer) = unsafe { receive_before(index, socket, fd, parts, count, flags) }
     {
-        return answer;
+        return answer.into();
     }
     // SAFETY: the caller's promise.
     let mut target = match unsafe { Cursor::new(parts, count, flags & libc::MSG_TRUNC == 0) } {
         Ok(target) => target,
-        Err(errno) => return Some(Err(errno)),
+        Err(errno) => return Outcome::failed(errno),
     };
     with_stream(index, socket, fd, flags, |call| {
         let received = call.receive(&mut target);
-        if call.channel.leads_to_agent() && received.is_ok() {
+        if call.channel.leads_to_agent() && !received.is_failure() {
             socket.note_answered();
         }
         received
@@ -188,15 +202,15 @@ fn with_stream(
     socket: &Socket,
     fd: i32,
     flags: i32,
-    mut make: impl FnMut(&Call<'_>) -> Result<usize, i32>,
-) -> Handled {
+    mut make: impl FnMut(&Call<'_>) -> Outcome,
+) -> Outcome {
     loop {
         let place = socket.place_word();
-        let (channel, slot, generation) = socket::stream_at(place)?;
+        let Some((channel, slot, generation)) = socket::stream_at(place) else { return Outcome::NOT_OURS };
         let call = Call { fd, socket, channel, slot, generation, place, flags };
         let result = make(&call);
-        if result != Err(libc::EBADF) || !call.moved(index) {
-            return Some(result);
+        if result != Outcome::failed(libc::EBADF) || !call.moved(index) {
+            return result;
         }
         sys::sched_yield();
     }
@@ -222,7 +236,12 @@ fn count_kernel(sent: bool, bytes: usize) {
 }
 
 impl Call<'_> {
-    fn send(&self, bytes: &mut Cursor) -> Result<usize, i32> {
+    fn send(&self, bytes: &mut Cursor) -> Outcome {
+        self.send_all(bytes).into()
+    }
+
+    #[inline(always)]
+    fn send_all(&self, bytes: &mut Cursor) -> Result<usize, i32> {
         let mut total = 0;
         self.look_for_closed_peer();
         loop {

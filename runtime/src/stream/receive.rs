@@ -1,5 +1,6 @@
 //! The receiving half of a stream's calls: from the channel's queue, from the kernel, and where one follows the other.
 
+use super::outcome::Outcome;
 use super::{Call, PARTS, count_kernel, in_kernel};
 use crate::api::{Handled, Reason};
 use crate::channel::hold;
@@ -57,10 +58,10 @@ pub unsafe fn receive_with_control(fd: i32, message: *mut libc::msghdr, flags: i
 
 impl Call<'_> {
     #[inline]
-    pub(super) fn receive(&self, target: &mut Cursor) -> Result<usize, i32> {
+    pub(super) fn receive(&self, target: &mut Cursor) -> Outcome {
         let wanted = target.remaining();
         if wanted == 0 {
-            return self.receive_nothing();
+            return self.receive_nothing().into();
         }
         let mode = match self.flags {
             flags if flags & libc::MSG_PEEK != 0 => Mode::Peek,
@@ -75,9 +76,9 @@ impl Call<'_> {
                     && !self.channel.switch_pending(self.slot) =>
             {
                 self.note_bytes();
-                Ok(bytes)
+                Outcome::from(Ok(bytes))
             }
-            first => self.receive_on(target, mode, wanted, first),
+            first => self.receive_on(target, mode, wanted, first).into(),
         }
     }
 
