@@ -248,7 +248,6 @@ impl Channel {
         let capacity = u64::from(self.segment.geometry.ring_bytes);
         let incoming = self.incoming();
         let lane = guard.lane();
-        lane.sorted = position::ticks();
         match lane.ring.refresh(&incoming.producer, capacity) {
             Ok(true) if self.usable() => {}
             Ok(_) => return Ok(()),
@@ -278,6 +277,7 @@ impl Channel {
         }
         self.give_room(lane);
         if frames > 0 {
+            lane.sorted = position::ticks();
             spin::found(lane.sorted);
             self.note_find();
             stats::lane(self.index as usize).frames_received.bump(frames);

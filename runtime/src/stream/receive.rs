@@ -197,7 +197,7 @@ impl Call<'_> {
                         }
                     }
                     match news {
-                        None if !self.look_before_empty(kernel) => return Ok(None),
+                        None if !self.look_before_empty() => return Ok(None),
                         None => match self.look() {
                             0 => return Ok(None),
                             heard => news = Some(heard),
@@ -227,12 +227,11 @@ impl Call<'_> {
         self.channel.peek_across(self.slot, self.fd, seen, target)
     }
 
-    /// Nothing to read: whether it is time to ask the kernel side. Whoever is going to sleep by the kernel connection asks it
-    /// that way.
+    /// Nothing to read: whether it is time to ask the kernel side. Whoever is going to sleep asks it that way.
     #[inline]
-    fn look_before_empty(&self, kernel: bool) -> bool {
+    fn look_before_empty(&self) -> bool {
         hold::release_all();
-        self.socket.hint.load(Ordering::Relaxed) || (!kernel || self.nonblocking()) && self.socket.look_due()
+        self.socket.hint.load(Ordering::Relaxed) || self.nonblocking() && self.socket.look_due()
     }
 
     /// Whether a call that has bytes gets no more: the stream has ended, or the next byte is an urgent one.

@@ -43,11 +43,21 @@ pub fn until(mut ready: impl FnMut() -> bool) -> bool {
         found(position::ticks());
         return true;
     }
-    let budget = budget();
+    let now = position::ticks();
+    let budget = budget(now);
     if budget == 0 {
         return false;
     }
-    spin(budget, &mut ready)
+    if BESIDE.load(Ordering::Relaxed) && !paused(now) {
+        // The peer was last on this processor, so it gets it at once; that takes no place of those who look.
+        sys::sched_yield();
+        if ready() {
+            stats::process().spin_hits.bump(1);
+            MISSES.store(0, Ordering::Relaxed);
+            return true;
+        }
+    }
+    spin(budget, now, &mut ready)
 }
 
 /// Times that a sender without room gives its processor away, and sleeps.
@@ -62,7 +72,7 @@ pub fn for_room(nonblocking: bool, mut ready: impl FnMut() -> bool) -> bool {
         Spin::Auto => AUTO_US,
         Spin::Micros(limit) => u64::from(limit),
     };
-    if spin(budget, &mut ready) {
+    if spin(budget, position::ticks(), &mut ready) {
         return true;
     }
     let yielded = (0..YIELDS_FOR_ROOM).any(|_| {
@@ -89,12 +99,11 @@ pub fn last_found() -> u64 {
     LAST_FOUND.load(Ordering::Relaxed)
 }
 
-fn spin(budget: u64, ready: &mut dyn FnMut() -> bool) -> bool {
+fn spin(budget: u64, start: u64, ready: &mut dyn FnMut() -> bool) -> bool {
     let Some(session) = session::current() else {
         return false;
     };
     let per_us = ticks_per_us();
-    let start = position::ticks();
     let auto = settings().spin == Spin::Auto;
     if auto && paused(start) {
         return false;
@@ -108,7 +117,7 @@ fn spin(budget: u64, ready: &mut dyn FnMut() -> bool) -> bool {
         return crowded(session, start, ready);
     };
     stats::process().spins.bump(1);
-    // Where the peer was last on this processor, it gets it at once.
+    // Where the peer was last on this processor, it gets it soon again.
     let first = if BESIDE.load(Ordering::Relaxed) { 0 } else { YIELD_US * per_us };
     let (mut now, mut next_yield) = (start, start + first);
     let mut yielded = false;
@@ -141,7 +150,7 @@ fn spin(budget: u64, ready: &mut dyn FnMut() -> bool) -> bool {
         if now > next_yield {
             sys::sched_yield();
             yielded = true;
-            next_yield = position::ticks() + YIELD_US * per_us;
+            next_yield = now + YIELD_US * per_us;
         }
     };
     place.store(0, Ordering::Relaxed);
@@ -207,11 +216,11 @@ fn missed(now: u64) {
 }
 
 /// Microseconds to spin now; 0 = sleep at once.
-fn budget() -> u64 {
+fn budget(now: u64) -> u64 {
     match settings().spin {
         Spin::Micros(limit) => u64::from(limit),
         Spin::Auto => {
-            let since = position::ticks().wrapping_sub(LAST_FOUND.load(Ordering::Relaxed));
+            let since = now.wrapping_sub(LAST_FOUND.load(Ordering::Relaxed));
             if since < RECENT_US * ticks_per_us() { AUTO_US } else { 0 }
         }
     }
