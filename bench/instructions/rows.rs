@@ -14,8 +14,6 @@ enum Part {
     /// The same without copying, which would hide the rest.
     WithoutCopy,
     Copy,
-    /// Nothing but this function of Convoy's with what it calls.
-    Only(&'static str),
     /// What Convoy adds to the same call without it.
     Added,
 }
@@ -38,10 +36,8 @@ const fn row(name: &'static str, about: &'static str) -> Row {
 
 /// Questions to the kernel that are due when some time has gone by, in functions of their own: for its own descriptors in an
 /// epoll instance, and for the connection under a stream when that is waited for, or sent on or read. Counting makes
-/// that time a matter of chance, so they are left out, or counted by themselves.
-const LOOKS: &[&str] = &[EPOLL_LOOK, STREAM_LOOK, "look"];
-const EPOLL_LOOK: &str = "ask_kernel";
-const STREAM_LOOK: &str = "kernel_part";
+/// that time a matter of chance, so they are left out.
+const LOOKS: &[&str] = &["ask_kernel", "kernel_part", "look"];
 
 /// All numbers.
 pub(crate) const ALL: &[Row] = &[
@@ -51,17 +47,6 @@ pub(crate) const ALL: &[Row] = &[
     row("recv_nothing", "recv, EAGAIN"),
     row("epoll_wait_1", "epoll_wait, 1 of 64 streams ready"),
     Row { streams: 64, ..row("epoll_wait_64", "epoll_wait, 64 ready, per stream") },
-    Row {
-        path: "epoll_wait_64",
-        part: Part::Only(EPOLL_LOOK),
-        ..row("epoll_wait_kernel", "epoll_wait, its look at the kernel")
-    },
-    Row {
-        path: "epoll_wait_64",
-        part: Part::Only(STREAM_LOOK),
-        streams: 64,
-        ..row("epoll_wait_stream", "epoll_wait, its look at a stream's kernel connection")
-    },
     row("poll", "poll, 1 stream, ready"),
     Row { part: Part::WithoutCopy, ..row("send_64k", "send, 64 KiB, without the copy") },
     Row { path: "send_64k", part: Part::Copy, ..row("send_64k_copy", "send, 64 KiB, the copy") },
@@ -100,7 +85,6 @@ impl Counted {
             Part::Usual => call.total() - self.within(call, LOOKS),
             Part::WithoutCopy => call.total() - self.within(call, LOOKS) - copied(call),
             Part::Copy => copied(call),
-            Part::Only(function) => self.within(call, &[*function]),
             Part::Added => call.total(),
         }
     }
@@ -118,7 +102,7 @@ pub(crate) fn least_call<'a>(calls: &'a [Call], path: &str) -> Option<&'a Call> 
     calls.iter().filter(|call| call.path == path).min_by_key(|call| call.total())
 }
 
-/// The least of a path's counts: what depends on the time, or comes only now and then, adds to it. A call that has nothing of what is counted does not count.
+/// The least of a path's counts: what depends on the time, or comes only now and then, adds to it.
 fn least(calls: &[Call], path: &str, count: impl Fn(&Call) -> u64) -> Option<u64> {
     calls.iter().filter(|call| call.path == path).map(count).filter(|count| *count > 0).min()
 }
