@@ -95,6 +95,10 @@ pub const MANY: u64 = u64::MAX;
 
 /// How long an answer of the kernel side may be used again: about 100 us.
 const LOOK_TICKS: u64 = 250_000;
+/// When this process last looked because it was due, in ticks, and how far such looks are apart at least: about 10 us. With hundreds
+/// of busy sockets every call would look otherwise.
+static LAST_LOOK: AtomicU64 = AtomicU64::new(0);
+const LOOKS_APART: u64 = 25_000;
 const CHUNK: usize = 256;
 const CHUNKS: usize = 4096;
 
@@ -344,9 +348,11 @@ impl Socket {
     /// The same at that time, in ticks.
     #[inline]
     pub fn look_due_at(&self, now: u64) -> bool {
-        let due = now.wrapping_sub(self.looked.load(Ordering::Relaxed)) > LOOK_TICKS;
+        let due = now.wrapping_sub(self.looked.load(Ordering::Relaxed)) > LOOK_TICKS
+            && now.wrapping_sub(LAST_LOOK.load(Ordering::Relaxed)) > LOOKS_APART;
         if due {
             self.looked.store(now, Ordering::Relaxed);
+            LAST_LOOK.store(now, Ordering::Relaxed);
         }
         due
     }
