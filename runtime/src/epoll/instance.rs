@@ -168,6 +168,11 @@ impl Instance {
         due
     }
 
+    /// The kernel was asked at this moment.
+    pub fn note_asked(&self) {
+        self.asked.store(position::ticks(), Ordering::Relaxed);
+    }
+
     pub fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
         self.state.try_lock()
     }

@@ -206,7 +206,9 @@ impl Waiter<'_> {
         } else {
             stats::process().sleeps.add(1);
             let tick = self.instance.lock().tick || !rest.is_sure();
-            self.ask_kernel(events, time_left(deadline, tick).as_ref())
+            let filled = self.ask_kernel(events, time_left(deadline, tick).as_ref());
+            self.instance.note_asked();
+            filled
         };
         drop(rest);
         doze(self.epoll, false, MOST_NESTED);
