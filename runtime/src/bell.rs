@@ -101,6 +101,12 @@ impl Bell {
         }
     }
 
+    /// Whether a ring is on its way, or has come and was not taken.
+    pub fn is_rung(&self) -> bool {
+        let rung = |word: BellWord<'_>| word.rung.load(Ordering::SeqCst) != 0;
+        session::current().is_some_and(|session| words(session, self.number).any(rung))
+    }
+
     /// A ring has come, as an edge. To be followed by a look for work.
     pub fn take_edge(&self) {
         if let Some(session) = session::current() {
@@ -126,7 +132,7 @@ impl Bell {
         let _ringing = Ringing::begin();
         let mut bytes = [0u8; EDGES_PER_READ as usize * 2];
         // SAFETY: the buffer is writable.
-        let _ = unsafe { sys::read(self.fd(), bytes.as_mut_ptr(), bytes.len()) };
+        while unsafe { sys::read(self.fd(), bytes.as_mut_ptr(), bytes.len()) } == Ok(bytes.len()) {}
     }
 
     /// Ends the use of a kept bell. The bell itself goes on: wakers keep its FIFO open, and would ring that one

@@ -207,6 +207,10 @@ impl Channel {
         let slots = self.party.slots();
         (lane.fresh_slot < slots && self.segment.hand_out(self.side)).then(|| lane.fresh_slot += 1)?;
         let slot = if self.side == 0 { lane.fresh_slot - 1 } else { slots - lane.fresh_slot };
+        if self.party.stream(slot).open.load(Ordering::Acquire) != 0 {
+            self.fail("impossible slot");
+            return None;
+        }
         Some((slot, 1))
     }
 
@@ -221,7 +225,9 @@ impl Channel {
     /// Initialises this side's end of a slot and tells the peer that it is open. False when memory is short, or when the peer names a
     /// slot that is in use.
     pub fn open_end(&self, slot: u32, generation: u8) -> bool {
-        if self.party.stream(slot).open.load(Ordering::Acquire) != 0 {
+        let in_use = self.party.stream(slot).open.load(Ordering::Acquire) != 0;
+        let own = || self.lock_sending().is_ok_and(|guard| self.handed_out(slot, guard.lane()));
+        if in_use || own() {
             return false;
         }
         let window = memory::reserve_window();

@@ -282,6 +282,7 @@ fn finish_offer(
     });
     session.registry.withdraw(offer);
     let Some(channel) = usable else {
+        channel::refuse(&answer);
         socket.end_move(State::Candidate);
         drop(slow);
         stats::process().bypasses_no_segment.add(1);

@@ -94,11 +94,11 @@ pub struct Socket {
 pub const MANY: u64 = u64::MAX;
 
 /// How long an answer of the kernel side may be used again: about 100 us.
-const LOOK_TICKS: u64 = 250_000;
+const LOOK_TICKS: i64 = 250_000;
 /// When this process last looked because it was due, in ticks, and how far such looks are apart at least: about 10 us. With hundreds
 /// of busy sockets every call would look otherwise.
 static LAST_LOOK: AtomicU64 = AtomicU64::new(0);
-const LOOKS_APART: u64 = 25_000;
+const LOOKS_APART: i64 = 25_000;
 const CHUNK: usize = 256;
 const CHUNKS: usize = 4096;
 
@@ -225,14 +225,33 @@ impl Socket {
         self.told.store(false, Ordering::Relaxed);
         self.offer.store(0, Ordering::Relaxed);
         self.set_far(Far::None);
-        self.modes.forget();
+        self.modes.reset();
     }
 
-    /// What its file description is set to, as far as that is known; nothing while another process may change it.
+    /// Whether calls on it do not block, as known or as `ask` says.
     #[inline]
-    pub fn modes(&self) -> Option<&Modes> {
-        let (channel, slot) = self.stream()?;
-        (channel.party.stream(slot).holders.load(Ordering::Acquire) == 1).then_some(&self.modes)
+    pub fn nonblocking(&self, ask: impl FnOnce() -> bool) -> bool {
+        if self.is_sole() { self.modes.nonblocking(ask, || self.is_sole()) } else { ask() }
+    }
+
+    /// The time limit of reads, as known or as `ask` says.
+    #[inline]
+    pub fn time_limit<T>(&self, ask: impl FnOnce() -> Option<T>) -> Option<T> {
+        if self.is_sole() { self.modes.time_limit(ask, || self.is_sole()) } else { ask() }
+    }
+
+    /// Whether no other process of the family holds the stream.
+    #[inline]
+    fn is_sole(&self) -> bool {
+        let sole = |(channel, slot): (&Channel, u32)| {
+            channel.party.stream(slot).holders.load(Ordering::Acquire) == 1
+        };
+        self.stream().is_some_and(sole)
+    }
+
+    /// Another program gets the description: what it is set to may change unseen.
+    pub fn share_modes(&self) {
+        self.modes.share();
     }
 
     /// The program has changed the description, or another process shares it from now on.
@@ -348,8 +367,9 @@ impl Socket {
     /// The same at that time, in ticks.
     #[inline]
     pub fn look_due_at(&self, now: u64) -> bool {
-        let due = now.wrapping_sub(self.looked.load(Ordering::Relaxed)) > LOOK_TICKS
-            && now.wrapping_sub(LAST_LOOK.load(Ordering::Relaxed)) > LOOKS_APART;
+        // Another thread's look may be later than `now`.
+        let since = |look: &AtomicU64| now.wrapping_sub(look.load(Ordering::Relaxed)) as i64;
+        let due = since(&self.looked) > LOOK_TICKS && since(&LAST_LOOK) > LOOKS_APART;
         if due {
             self.looked.store(now, Ordering::Relaxed);
             LAST_LOOK.store(now, Ordering::Relaxed);

@@ -367,8 +367,7 @@ impl Call<'_> {
 
     fn nonblocking(&self) -> bool {
         let ask = || sys::fcntl(self.fd, libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_NONBLOCK != 0);
-        self.flags & libc::MSG_DONTWAIT != 0
-            || self.socket.modes().map_or_else(ask, |modes| modes.nonblocking(ask))
+        self.flags & libc::MSG_DONTWAIT != 0 || self.socket.nonblocking(ask)
     }
 
     fn errno(&self, trouble: Trouble) -> i32 {

@@ -52,10 +52,11 @@ pub fn kernel_state(fd: i32, events: i16) -> i16 {
 pub fn readiness(fd: i32, socket: &Socket, channel: &Channel, slot: u32, wanted: i16, now: u64) -> i16 {
     const IN: i16 = libc::POLLIN | libc::POLLRDNORM;
     const OUT: i16 = libc::POLLOUT | libc::POLLWRNORM;
-    if let Some(has_bytes) = channel.glance(slot)
-        && !socket.hint.load(Ordering::Relaxed)
+    // Asked once, because it counts as a look.
+    let due = socket.look_due_at(now) || socket.hint.load(Ordering::Relaxed);
+    if !due
+        && let Some(has_bytes) = channel.glance(slot)
         && (wanted & OUT == 0 || channel.sends_here(slot))
-        && !socket.look_due_at(now)
     {
         // What is sent on a channel between two processes can always leave.
         return (if has_bytes { IN | OUT } else { OUT }) & wanted;
@@ -73,7 +74,7 @@ pub fn readiness(fd: i32, socket: &Socket, channel: &Channel, slot: u32, wanted:
     if reads_kernel || ready & IN == 0 && !channel.leads_to_agent() {
         kernel_wanted |= IN;
     }
-    let mut ask = reads_kernel || socket.hint.load(Ordering::Relaxed) || socket.look_due_at(now);
+    let mut ask = reads_kernel || due;
     if wanted & OUT != 0 {
         if channel.sends_here(slot) {
             ready |= if channel.is_writable(slot) { OUT } else { 0 };
@@ -102,8 +103,11 @@ fn readable_beneath(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> i
 fn kernel_part(fd: i32, socket: &Socket, channel: &Channel, slot: u32, kernel_wanted: i16) -> i16 {
     let may_end = channel.may_end(slot, socket.generation());
     let urgent = if channel.leads_to_agent() { libc::POLLPRI } else { 0 };
+    // Before the look: what another thread hears after it stays.
+    let hinted = socket.hint.swap(false, Ordering::Relaxed);
     let mut state = kernel_state(fd, kernel_wanted | urgent);
     if state & urgent != 0 && channel.note_mark(slot, fd) {
+        socket.hint.fetch_or(hinted, Ordering::Relaxed);
         return 0;
     }
     state &= kernel_wanted | OVER;
@@ -120,8 +124,8 @@ fn kernel_part(fd: i32, socket: &Socket, channel: &Channel, slot: u32, kernel_wa
         socket.hint.store(true, Ordering::Relaxed);
         return state | libc::POLLIN | libc::POLLRDNORM;
     }
-    if state & libc::POLLIN == 0 {
-        socket.hint.store(false, Ordering::Relaxed);
+    if state & libc::POLLIN != 0 {
+        socket.hint.fetch_or(hinted, Ordering::Relaxed);
     }
     state
 }
@@ -142,8 +146,7 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
     if !through_kernel && spin::until(may_go_on) {
         return Ok(());
     }
-    let ask = || time_limit(fd, libc::SO_RCVTIMEO);
-    let timeout = socket.modes().map_or_else(ask, |modes| modes.time_limit(ask));
+    let timeout = socket.time_limit(|| time_limit(fd, libc::SO_RCVTIMEO));
     let Some(bell) = Borrowed::new() else {
         // Without a bell: look again after a moment.
         sys::sleep_ns(500_000);

@@ -87,12 +87,13 @@ pub fn of_answer(session: &Session, peer: Identity, serial: u64) -> sys::Answer<
 
 /// An answered offer is given up: the slot may be used again.
 pub fn refuse(answer: &Answer) {
-    if let Some(channel) =
-        all().find(|channel| channel.serial == answer.channel && channel.peer == answer.peer)
+    let named = all().find(|channel| channel.serial == answer.channel && channel.peer == answer.peer);
+    // A slot that is in use is not the answerer's to give away.
+    if let Some(channel) = named
+        && answer.slot < channel.party.slots()
+        && channel.party.stream(answer.slot).open.load(Ordering::Acquire) == 0
     {
-        channel
-            .own_line(answer.slot.min(channel.party.slots() - 1))
-            .set_state(answer.generation, SlotState::Closed);
+        channel.own_line(answer.slot).set_state(answer.generation, SlotState::Closed);
     }
 }
 

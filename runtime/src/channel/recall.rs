@@ -20,6 +20,8 @@ use core::sync::atomic::Ordering;
 const PIECE: usize = 16384;
 /// How long one side waits for the other.
 const PATIENCE_NS: u64 = 2_000_000_000;
+/// How long it waits where it cannot have the other's processor pass a barrier.
+const UNSURE_NS: u64 = 1_000_000;
 
 impl Channel {
     /// The receiver's part. False when unread bytes cannot be moved; the stream then stays as it is.
@@ -27,7 +29,11 @@ impl Channel {
         let own = self.own_line(slot);
         own.set_state(generation, SlotState::WantsKernel);
         // The sender looks at that after it has published, like a waker.
-        let _seen = Rest::begin(core::iter::once(self));
+        let seen = Rest::begin(core::iter::once(self));
+        if !seen.is_sure() {
+            // A processor's stores do not wait that long.
+            sys::sleep_ns(UNSURE_NS);
+        }
         let _ = self.sort();
         self.reveal();
         let carrier = self.peer_socket(slot, fd);

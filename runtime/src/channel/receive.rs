@@ -88,8 +88,7 @@ impl Channel {
         }
         let mut wakes = Wakes::new(self);
         let received = self.receive_locked(&guard, slot, fd, target, mode, &mut wakes);
-        drop(guard);
-        wakes.tell();
+        wakes.tell(guard);
         received
     }
 
@@ -181,8 +180,7 @@ impl Channel {
             (Path::Channel, _) => 0,
         };
         let result = (most > 0).then(|| read(most));
-        drop(guard);
-        wakes.tell();
+        wakes.tell(guard);
         Ok(result)
     }
 
@@ -216,8 +214,7 @@ impl Channel {
         let mut wakes = Wakes::new(self);
         self.take_changes(&mut wakes);
         let result = self.drain(&guard, None, &mut wakes);
-        drop(guard);
-        wakes.tell();
+        wakes.tell(guard);
         result
     }
 
@@ -234,8 +231,7 @@ impl Channel {
             Ok(false) => {}
             Err(_) => drop(self.fail("impossible cursor")),
         }
-        drop(guard);
-        wakes.tell();
+        wakes.tell(guard);
     }
 
     /// Sorts what is published. Batches are closed at the user's thresholds: then the sender gets its room back.
@@ -324,8 +320,7 @@ impl Channel {
         let stream = guard.stream(slot);
         stream.open = false;
         let unread = self.drop_queue(slot, guard.lane(), stream);
-        drop(guard);
-        wakes.tell();
+        wakes.tell(guard);
         unread > 0
     }
 }

@@ -53,7 +53,8 @@ impl<'a> Wakes<'a> {
             return;
         }
         if self.count == MOST_NOTED {
-            self.tell();
+            self.note();
+            self.ring();
         }
         if let Some(place) = self.slots.get_mut(self.count) {
             *place = slot;
@@ -61,20 +62,28 @@ impl<'a> Wakes<'a> {
         }
     }
 
-    /// Leaves notes with the epoll instances and wakes sleepers. Without the receive lock, unless there are very many.
+    /// Leaves notes with the epoll instances, gives the lock up, and wakes sleepers.
     #[inline]
-    pub(super) fn tell(&mut self) {
+    pub(super) fn tell(mut self, guard: Guard<'_>) {
         if self.count > 0 {
-            self.tell_each();
+            // Under the lock: nobody finds the lane empty and no notes yet.
+            self.note();
+        }
+        drop(guard);
+        if self.count > 0 {
+            self.ring();
         }
     }
 
-    fn tell_each(&mut self) {
+    fn note(&self) {
         let slots = self.slots.get(..self.count).unwrap_or_default();
         epoll::readable(slots.iter().map(|slot| self.channel.socket_of(*slot)));
-        // Only then: what is noted and queued is there for whoever is about to sleep.
+    }
+
+    /// What was noted and queued is there for whoever is about to sleep.
+    fn ring(&mut self) {
         if !self.channel.nobody_sleeps_here() {
-            for slot in slots {
+            for slot in self.slots.get(..self.count).unwrap_or_default() {
                 bell::ring_all(self.channel.own_line(*slot).receive_waiters.snapshot());
             }
         }

@@ -64,10 +64,10 @@ impl Waiter<'_> {
     fn run(&self, events: &mut [libc::epoll_event], timeout: Option<&libc::timespec>) -> Result<usize, i32> {
         let now_only = timeout.is_some_and(|time| time.tv_sec == 0 && time.tv_nsec == 0);
         let before = Interruptions::so_far();
-        if let Some(result) = self.kernel_alone(events, timeout, before) {
+        let mut deadline = None;
+        if let Some(result) = self.kernel_alone(events, timeout, before, &mut deadline) {
             return result;
         }
-        let mut deadline = None;
         loop {
             // The kernel's descriptors come first when it is their turn, so that neither side starves.
             let kernel_first = self.instance.kernel_due();
@@ -80,6 +80,8 @@ impl Waiter<'_> {
                     side = self.user_side(events);
                     filled = side.filled;
                 }
+                // A ring for a thread that has gone to sleep since may be among what was taken.
+                side.others_sleep = true;
             }
             if filled == 0 {
                 hold::release_all();
@@ -91,15 +93,14 @@ impl Waiter<'_> {
                 return Ok(filled);
             }
             // The clock costs more than a look: only those who wait ask it.
-            deadline = deadline
-                .or_else(|| timeout.map(|time| sys::now_ns().saturating_add(wait::nanoseconds(time))));
+            deadline = deadline.or_else(|| deadline_of(timeout));
             if side.has_own && spin::until(|| self.something()) {
                 continue;
             }
             if before.any_since() {
                 return Err(libc::EINTR);
             }
-            filled = self.sleep(events, deadline, before)?;
+            filled = self.sleep(events, deadline, before).inspect_err(|_| self.pass_on())?;
             if filled == 0 {
                 filled = self.user_side(events).filled;
             }
@@ -116,6 +117,7 @@ impl Waiter<'_> {
         events: &mut [libc::epoll_event],
         timeout: Option<&libc::timespec>,
         before: Interruptions,
+        deadline: &mut Option<u64>,
     ) -> Option<Result<usize, i32>> {
         {
             let mut state = self.instance.lock();
@@ -125,6 +127,7 @@ impl Waiter<'_> {
             state.sleepers += 1;
         }
         hold::release_all();
+        *deadline = deadline_of(timeout);
         let result = if before.any_since() { Err(libc::EINTR) } else { self.kernel_wait(events, timeout) };
         let mut state = self.instance.lock();
         state.rouse();
@@ -270,6 +273,7 @@ fn doze(fd: i32, asleep: bool, depth: u32) {
         if let Some(bell) = &state.bell {
             bell.doze();
         }
+        state.take_lost_ring();
     } else {
         state.rouse();
     }
@@ -322,6 +326,10 @@ pub fn sort_all() {
     for channel in channel::all() {
         let _ = channel.sort();
     }
+}
+
+fn deadline_of(timeout: Option<&libc::timespec>) -> Option<u64> {
+    timeout.map(|time| sys::now_ns().saturating_add(wait::nanoseconds(time)))
 }
 
 fn time_left(deadline: Option<u64>, tick: bool) -> Option<libc::timespec> {

@@ -41,7 +41,8 @@ impl BellWord<'_> {
 /// was seen to hold rings; `empty` reads it empty.
 pub fn wake<'a>(words: impl Iterator<Item = BellWord<'a>> + Clone, readable: bool, empty: impl FnOnce()) {
     words.clone().for_each(|word| {
-        word.sleepers.fetch_sub(1, Ordering::SeqCst);
+        let less = |count: u32| count.checked_sub(1);
+        let _ = word.sleepers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
     });
     let rung = readable || words.clone().any(|word| word.rung.load(Ordering::SeqCst) != 0);
     take_rings(words, rung, empty);

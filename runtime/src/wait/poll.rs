@@ -136,7 +136,7 @@ impl Poll<'_> {
             if self.any_moved() {
                 return Ok(None);
             }
-            self.judge(set);
+            self.judge(set, asked);
             let own = self.members.iter().any(|member| revents(set, member.index) != 0);
             if own && asked {
                 return Ok(Some(count_ready(set)));
@@ -162,7 +162,7 @@ impl Poll<'_> {
                 Slept::Not => false,
             };
             if deadline.is_some_and(|deadline| sys::now_ns() >= deadline) {
-                self.judge(set);
+                self.judge(set, false);
                 return self.with_kernel(set, core::ptr::null()).map(Some);
             }
         }
@@ -178,8 +178,9 @@ impl Poll<'_> {
         })
     }
 
-    /// Fills in what promoted streams and epoll instances are ready for.
-    fn judge(&self, set: &mut [libc::pollfd]) {
+    /// Fills in what promoted streams and epoll instances are ready for; what the kernel has just said of candidates stays, if it has
+    /// been `asked`.
+    fn judge(&self, set: &mut [libc::pollfd], asked: bool) {
         epoll::sort_all();
         let now = position::ticks();
         for member in self.members {
@@ -188,6 +189,7 @@ impl Poll<'_> {
                     readiness(member.fd, socket, channel, slot, member.events, now)
                 }
                 Kind::Epoll if epoll::ready(member.fd) => libc::POLLIN & member.events,
+                Kind::Candidate(..) if asked => continue,
                 _ => 0,
             };
             if let Some(entry) = set.get_mut(member.index) {
@@ -214,7 +216,7 @@ impl Poll<'_> {
         // SAFETY: the set is valid, a timeout, the mask null or valid.
         unsafe { sys::ppoll(kernel_set.as_mut_ptr(), kernel_set.len(), &mut now, mask) }?;
         self.take_hints(&kernel_set);
-        self.judge(set);
+        self.judge(set, false);
         for (index, (entry, kernel)) in set.iter_mut().zip(kernel_set.iter()).enumerate() {
             if !self.is_ours(index) {
                 entry.revents = kernel.revents;

@@ -45,10 +45,10 @@ impl State {
         Ok(())
     }
 
-    fn watch_bell_inside(&self, bell: i32) {
+    fn watch_bell_inside(&mut self, bell: i32) {
         let mut event = libc::epoll_event { events: EPOLLIN, u64: BELL };
         // SAFETY: one valid event.
-        let _ = unsafe { sys::epoll_ctl(self.inner, libc::EPOLL_CTL_ADD, bell, &mut event) };
+        self.tick |= unsafe { sys::epoll_ctl(self.inner, libc::EPOLL_CTL_ADD, bell, &mut event) }.is_err();
     }
 
     /// The instance is watched by poll or another instance, or is about to be shared with a child: its state as the kernel sees it
@@ -175,6 +175,16 @@ impl State {
             _ => self.inner_news((number - 1) as i32, EPOLLIN),
         }
         true
+    }
+
+    /// A thread that was given a ring as an edge may have been cancelled, or have left by a jump, before it took it: nobody would
+    /// ring again. To be called before a look for work.
+    pub fn take_lost_ring(&self) {
+        if let Some(bell) = self.bell.as_ref().filter(|_| self.direct)
+            && bell.is_rung()
+        {
+            bell.take_edge();
+        }
     }
 
     fn take_direct_ring(&mut self) {
