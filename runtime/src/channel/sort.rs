@@ -64,7 +64,7 @@ impl<'a> Wakes<'a> {
 
     /// Leaves notes with the epoll instances, gives the lock up, and wakes sleepers.
     #[inline]
-    pub(super) fn tell(mut self, guard: Guard<'_>) {
+    pub(super) fn tell(&mut self, guard: Guard<'_>) {
         if self.count > 0 {
             // Under the lock: nobody finds the lane empty and no notes yet.
             self.note();

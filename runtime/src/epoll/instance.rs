@@ -105,7 +105,7 @@ pub struct State {
     pub inner: i32,
     pub bell: Option<Bell>,
     /// The bell is a member of the program's own instance, edge-triggered, which spares two system calls per ring. Not where that
-    /// instance is watched by others or shared with another process: then it is a member of the inner one.
+    /// instance is watched by others or shared with another process, nor with streams to other hosts: then it is a member of the inner one.
     direct: bool,
     /// Others watch the instance, or did.
     watched: bool,

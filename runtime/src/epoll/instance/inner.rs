@@ -76,6 +76,10 @@ impl State {
 
     /// The bell stands wherever a peer looks for whom to wake.
     pub(super) fn place_bell(&mut self, channel: &Channel, slot: u32) {
+        if channel.leads_to_agent() {
+            // Its rings are a page of the FIFO each, not a byte (vmsplice), so that must be emptied for each.
+            self.expect_watchers();
+        }
         let Some(number) = self.bell.as_ref().map(|bell| bell.number) else {
             self.tick = true;
             return;
