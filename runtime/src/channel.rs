@@ -177,11 +177,8 @@ impl Channel {
         };
         self.peer_line(slot).reset();
         self.own_line(slot).reset();
-        if !self.open_within(slot, generation, window) {
-            memory::release(window);
-            return Err(Shortage::Slots);
-        }
-        Ok((slot, generation))
+        let opened = self.open_within(slot, generation, window);
+        opened.then_some((slot, generation)).ok_or(Shortage::Slots)
     }
 
     /// One side hands out slots from the first on, the other from the last on, until they meet: so few pages are touched, and one
@@ -231,17 +228,14 @@ impl Channel {
             return false;
         }
         let window = memory::reserve_window();
-        let opened = window > 0 && self.open_within(slot, generation, window);
-        if window > 0 && !opened {
-            memory::release(window);
-        }
-        opened
+        window > 0 && self.open_within(slot, generation, window)
     }
 
-    /// The same with a window that was reserved; false when the channel has ended.
+    /// The same with a window that was reserved; false, and the window given back, when the channel has ended.
     fn open_within(&self, slot: u32, generation: u8, window: u64) -> bool {
         let stream = self.party.stream(slot);
         let (Ok(receiving), Ok(sending)) = (self.lock_receiving(), self.lock_sending()) else {
+            memory::release(window);
             return false;
         };
         // Frames of the stream before may still be held.

@@ -54,11 +54,12 @@ unsafe fn send_parts(fd: i32, parts: *const libc::iovec, count: usize, flags: i3
         crate::demote::demote(fd, crate::api::Reason::Call);
         return Outcome::NOT_OURS;
     }
-    if !socket.is_settled()
+    if !socket.is_settled() {
         // SAFETY: the caller's promise.
-        && let Before::Over(answer) = unsafe { send_before(index, socket, fd, parts, count, flags) }
-    {
-        return answer.into();
+        let before = unsafe { send_before(index, socket, fd, parts, count, flags) };
+        if let Before::Over(answer) = before {
+            return answer.into();
+        }
     }
     // SAFETY: the caller's promise.
     let mut bytes = match unsafe { Cursor::new(parts, count, true) } {
@@ -93,11 +94,12 @@ unsafe fn receive_parts(fd: i32, parts: *const libc::iovec, count: usize, flags:
     if flags & KERNEL_ONLY != 0 {
         return Outcome::NOT_OURS;
     }
-    if !socket.is_settled()
+    if !socket.is_settled() {
         // SAFETY: the caller's promise.
-        && let Before::Over(answer) = unsafe { receive_before(index, socket, fd, parts, count, flags) }
-    {
-        return answer.into();
+        let before = unsafe { receive_before(index, socket, fd, parts, count, flags) };
+        if let Before::Over(answer) = before {
+            return answer.into();
+        }
     }
     // SAFETY: the caller's promise.
     let mut target = match unsafe { Cursor::new(parts, count, flags & libc::MSG_TRUNC == 0) } {
@@ -120,6 +122,27 @@ enum Before {
     Over(Handled),
 }
 
+/// Serves a call on a connection that is not promoted, by `kernel`, unless it is promoted now; that gives nothing when a promotion has
+/// begun meanwhile.
+fn before(index: u32, socket: &Socket, fd: i32, kernel: impl Fn() -> Option<Handled>) -> Before {
+    loop {
+        match socket.state() {
+            State::Promoted => {
+                promote::leave_again(index, socket, fd);
+                return Before::Promoted;
+            }
+            State::Candidate if promote::consider(index, socket, fd) => return Before::Promoted,
+            State::Candidate => {
+                if let Some(answer) = kernel() {
+                    return Before::Over(answer);
+                }
+            }
+            State::Moving => sys::sched_yield(),
+            State::Free => return Before::Over(None),
+        }
+    }
+}
+
 /// # Safety
 /// As for [`send()`].
 #[cold]
@@ -131,29 +154,26 @@ unsafe fn send_before(
     count: usize,
     flags: i32,
 ) -> Before {
-    loop {
-        match socket.state() {
-            State::Promoted => {
-                promote::leave_again(index, socket, fd);
-                return Before::Promoted;
-            }
-            State::Candidate if promote::consider(index, socket, fd) => return Before::Promoted,
-            State::Candidate => {
-                // SAFETY: the caller's promise.
-                let sent = in_kernel(socket, || unsafe {
-                    sys::cancellable(|| sys::sendmsg(fd, parts, count, flags))
-                });
-                if let Some(result) = sent {
-                    return Before::Over(Some(result.inspect(|bytes| {
-                        count_kernel(true, *bytes);
-                        agent::note_sent(socket, *bytes);
-                    })));
-                }
-            }
-            State::Moving => sys::sched_yield(),
-            State::Free => return Before::Over(None),
-        }
-    }
+    // SAFETY: the caller's promise.
+    before(index, socket, fd, || unsafe { send_in_kernel(socket, fd, parts, count, flags) })
+}
+
+/// # Safety
+/// As for [`send()`].
+unsafe fn send_in_kernel(
+    socket: &Socket,
+    fd: i32,
+    parts: *const libc::iovec,
+    count: usize,
+    flags: i32,
+) -> Option<Handled> {
+    // SAFETY: the caller's promise.
+    let send = || unsafe { sys::cancellable(|| sys::sendmsg(fd, parts, count, flags)) };
+    let sent = in_kernel(socket, send)?;
+    Some(Some(sent.inspect(|bytes| {
+        count_kernel(true, *bytes);
+        agent::note_sent(socket, *bytes);
+    })))
 }
 
 /// # Safety
@@ -167,32 +187,31 @@ unsafe fn receive_before(
     count: usize,
     flags: i32,
 ) -> Before {
-    loop {
-        match socket.state() {
-            State::Promoted => {
-                promote::leave_again(index, socket, fd);
-                return Before::Promoted;
-            }
-            State::Candidate if promote::consider(index, socket, fd) => return Before::Promoted,
-            // A read of no bytes has rules of its own, which differ between read and recv.
-            // SAFETY: the caller's promise.
-            State::Candidate if unsafe { iov::is_empty(parts, count) } => return Before::Over(None),
-            State::Candidate => {
-                // SAFETY: the caller's promise.
-                let received = in_kernel(socket, || unsafe {
-                    sys::cancellable(|| sys::recvmsg(fd, parts, count, flags))
-                });
-                if let Some(result) = received {
-                    return Before::Over(Some(result.inspect(|bytes| {
-                        count_kernel(false, *bytes);
-                        socket.note_answered();
-                    })));
-                }
-            }
-            State::Moving => sys::sched_yield(),
-            State::Free => return Before::Over(None),
-        }
+    // SAFETY: the caller's promise.
+    before(index, socket, fd, || unsafe { receive_in_kernel(socket, fd, parts, count, flags) })
+}
+
+/// # Safety
+/// As for [`receive()`].
+unsafe fn receive_in_kernel(
+    socket: &Socket,
+    fd: i32,
+    parts: *const libc::iovec,
+    count: usize,
+    flags: i32,
+) -> Option<Handled> {
+    // A read of no bytes has rules of its own, which differ between read and recv.
+    // SAFETY: the caller's promise.
+    if unsafe { iov::is_empty(parts, count) } {
+        return Some(None);
     }
+    // SAFETY: the caller's promise.
+    let receive = || unsafe { sys::cancellable(|| sys::recvmsg(fd, parts, count, flags)) };
+    let received = in_kernel(socket, receive)?;
+    Some(Some(received.inspect(|bytes| {
+        count_kernel(false, *bytes);
+        socket.note_answered();
+    })))
 }
 
 /// Makes a call on the socket's stream; again when the socket has got another stream meanwhile.

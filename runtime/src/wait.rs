@@ -21,6 +21,18 @@ pub fn nanoseconds(time: &libc::timespec) -> u64 {
     (time.tv_sec.max(0) as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec.max(0) as u64)
 }
 
+/// When a wait with that limit ends, in nanoseconds of the monotonic clock.
+pub fn deadline_of(timeout: Option<&libc::timespec>) -> Option<u64> {
+    timeout.map(|time| sys::now_ns().saturating_add(nanoseconds(time)))
+}
+
+/// How long to sleep until then; with `tick` no longer than a sleeper that no bell can wake may.
+pub fn time_left(deadline: Option<u64>, tick: bool) -> Option<libc::timespec> {
+    let left = deadline.map(|deadline| deadline.saturating_sub(sys::now_ns()));
+    let left = if tick { Some(left.unwrap_or(u64::MAX).min(nanoseconds(&TICK))) } else { left }?;
+    Some(libc::timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as i64 })
+}
+
 /// Between two looks of [`patiently`].
 const NAP_NS: u64 = 50_000;
 

@@ -116,7 +116,7 @@ impl Channel {
             let next = guard.lane().ring.tail();
             drop(guard);
             self.ring_receiver(slot);
-            self.segment.fetch_for_writing(self.side, next + 128);
+            self.segment.fetch_for_writing(self.side, next);
         }
         if self.asks_for_kernel(slot, generation) {
             return Ok(Sent::Recalled(sent));

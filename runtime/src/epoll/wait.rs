@@ -12,7 +12,6 @@ use crate::{channel, stats, sys};
 /// How deep instances may be nested (EP_MAX_NESTS of the kernel is 4).
 const MOST_NESTED: u32 = 5;
 const NOW: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-const TICK_NS: u64 = 1_000_000;
 
 /// See [`crate::api::epoll_wait`].
 ///
@@ -93,7 +92,7 @@ impl Waiter<'_> {
                 return Ok(filled);
             }
             // The clock costs more than a look: only those who wait ask it.
-            deadline = deadline.or_else(|| deadline_of(timeout));
+            deadline = deadline.or_else(|| wait::deadline_of(timeout));
             if side.has_own && spin::until(|| self.something()) {
                 continue;
             }
@@ -127,7 +126,7 @@ impl Waiter<'_> {
             state.sleepers += 1;
         }
         hold::release_all();
-        *deadline = deadline_of(timeout);
+        *deadline = wait::deadline_of(timeout);
         let result = if before.any_since() { Err(libc::EINTR) } else { self.kernel_wait(events, timeout) };
         let mut state = self.instance.lock();
         state.rouse();
@@ -209,7 +208,7 @@ impl Waiter<'_> {
         } else {
             stats::process().sleeps.add(1);
             let tick = self.instance.lock().tick || !rest.is_sure();
-            let filled = self.ask_kernel(events, time_left(deadline, tick).as_ref());
+            let filled = self.ask_kernel(events, wait::time_left(deadline, tick).as_ref());
             self.instance.note_asked();
             filled
         };
@@ -326,14 +325,4 @@ pub fn sort_all() {
     for channel in channel::all() {
         let _ = channel.sort();
     }
-}
-
-fn deadline_of(timeout: Option<&libc::timespec>) -> Option<u64> {
-    timeout.map(|time| sys::now_ns().saturating_add(wait::nanoseconds(time)))
-}
-
-fn time_left(deadline: Option<u64>, tick: bool) -> Option<libc::timespec> {
-    let left = deadline.map(|deadline| deadline.saturating_sub(sys::now_ns()));
-    let left = if tick { Some(left.unwrap_or(u64::MAX).min(TICK_NS)) } else { left }?;
-    Some(libc::timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as i64 })
 }

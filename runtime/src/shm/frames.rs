@@ -6,6 +6,9 @@ use super::segment::Segment;
 use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
 use core::sync::atomic::{AtomicU64, Ordering};
 
+/// How far before the next frame lines are fetched for writing, in bytes: two lines, or two small messages.
+const AHEAD: u64 = 128;
+
 impl Segment {
     fn capacity(&self) -> u64 {
         u64::from(self.geometry.ring_bytes)
@@ -80,10 +83,11 @@ impl Segment {
         }
     }
 
-    /// The next frame will be written at that cursor: the other side, which has read what lay there, may give the lines up by then.
+    /// The next frame will be written at that cursor, the one after it a little behind: the other side, which has read what lay there,
+    /// may give the lines up by then.
     #[inline]
     pub fn fetch_for_writing(&self, sender: usize, cursor: u64) {
-        for line in self.first_lines(sender, cursor) {
+        for line in self.first_lines(sender, cursor + AHEAD) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a hint, for the same address; processors without it take it for a NOP (Intel SDM, PREFETCHW).
             unsafe {

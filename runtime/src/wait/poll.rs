@@ -128,7 +128,7 @@ impl Poll<'_> {
     /// The number of ready entries; nothing when a stream of the set is another one now.
     fn run(&self, set: &mut [libc::pollfd], timeout: Option<&libc::timespec>) -> Result<Option<usize>, i32> {
         let now_only = timeout.is_some_and(|time| time.tv_sec == 0 && time.tv_nsec == 0);
-        let deadline = timeout.map(|time| sys::now_ns().saturating_add(super::nanoseconds(time)));
+        let deadline = super::deadline_of(timeout);
         let before = Interruptions::so_far();
         // Whether a sleep has just told what the kernel says.
         let mut asked = false;
@@ -289,7 +289,7 @@ impl Poll<'_> {
             Ok(0)
         } else {
             stats::process().sleeps.add(1);
-            let mut limit = time_left(deadline, !placed);
+            let mut limit = super::time_left(deadline, !placed);
             let limit = limit.as_mut().map_or(core::ptr::null_mut(), |limit| limit as *mut libc::timespec);
             // SAFETY: the set is valid, the others are null or valid.
             unsafe {
@@ -395,10 +395,4 @@ fn count_ready(set: &[libc::pollfd]) -> usize {
 
 fn revents(set: &[libc::pollfd], index: usize) -> i16 {
     set.get(index).map_or(0, |entry| entry.revents)
-}
-
-fn time_left(deadline: Option<u64>, tick: bool) -> Option<libc::timespec> {
-    let left = deadline.map(|deadline| deadline.saturating_sub(sys::now_ns()));
-    let left = if tick { Some(left.unwrap_or(u64::MAX).min(1_000_000)) } else { left }?;
-    Some(libc::timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as i64 })
 }
