@@ -289,15 +289,21 @@ pub unsafe fn epoll_wait(
 
 // ---- options --------------------------------------------------------------------------------------
 
-/// Before the real setsockopt on a tracked descriptor: an option that the channel cannot honour demotes.
-/// The real call is made by the hook in any case.
+/// Before the real setsockopt on a tracked descriptor: an option that the channel cannot honour demotes. The hook makes the real
+/// call unless there is a result.
 ///
 /// # Safety
 /// `value` is null or points to `length` readable bytes.
-pub unsafe fn before_setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: u32) {
+pub unsafe fn before_setsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    length: u32,
+) -> Handled {
     // SAFETY: the caller's promise.
     let number = (length >= 4 && !value.is_null()).then(|| unsafe { value.cast::<c_int>().read_unaligned() });
-    options::before_set(fd, level, name, number);
+    options::before_set(fd, level, name, number)
 }
 
 /// Before the real getsockopt on a tracked descriptor: one option reads the stream.

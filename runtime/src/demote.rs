@@ -24,7 +24,7 @@ pub fn demote(fd: i32, reason: Reason) -> bool {
         }
         State::Promoted => {
             count_demotion(reason);
-            socket.share_modes();
+            socket.share_modes(fd);
             let mut back = true;
             if let Some((channel, slot)) = socket.stream() {
                 channel.await_return(slot, fd);

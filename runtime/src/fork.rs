@@ -50,6 +50,7 @@ pub fn before() {
                     channel::note_fork();
                     channel.party.stream(slot).holders.fetch_add(1, Ordering::AcqRel);
                     socket.forget_modes();
+                    socket.leave_cork(socket.fd.load(Ordering::Relaxed));
                 }
             }
             _ => add_holder(index, socket),

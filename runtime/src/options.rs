@@ -2,6 +2,7 @@
 //! answers need what went through the channel added.
 
 use crate::api::{Handled, Reason};
+use crate::channel::Channel;
 use crate::socket::{self, Socket, State};
 use crate::{demote, position, sys, table, wait};
 use convoy_aggregator::path::Path;
@@ -42,8 +43,11 @@ const DEMOTING_WHEN_SET: [(i32, i32); 6] = [
     (libc::IPPROTO_IPV6, libc::IPV6_XFRM_POLICY),
 ];
 
-/// Before the program's setsockopt, with the option's value if that is an integer.
-pub fn before_set(fd: i32, level: i32, name: i32, value: Option<i32>) {
+/// Before the program's setsockopt, with the option's value if that is an integer; its result when the kernel need not be told.
+pub fn before_set(fd: i32, level: i32, name: i32, value: Option<i32>) -> Handled {
+    if (level, name) == (libc::IPPROTO_TCP, libc::TCP_CORK) {
+        return value.is_some_and(|value| cork(fd, value != 0)).then_some(Ok(0));
+    }
     if (level, name) == (libc::IPPROTO_TCP, libc::TCP_INQ)
         && let (Some(socket), Some(value)) = (table::socket(fd).and_then(socket::at), value)
     {
@@ -53,6 +57,21 @@ pub fn before_set(fd: i32, level: i32, name: i32, value: Option<i32>) {
     if listed || DEMOTING_WHEN_SET.contains(&(level, name)) {
         demote::demote(fd, Reason::Option);
     }
+    None
+}
+
+/// TCP_CORK on a stream: a channel holds nothing back, so the kernel is told only when it has the stream. Servers set and clear it
+/// for every answer. False when the kernel has to do it.
+fn cork(fd: i32, on: bool) -> bool {
+    let served = |(socket, (channel, slot)): (&Socket, (&Channel, u32))| {
+        let is_off = || sys::option(fd, libc::IPPROTO_TCP, libc::TCP_CORK) == Ok(0);
+        if channel.sends_here(slot) {
+            return socket.cork(on, is_off);
+        }
+        socket.leave_cork(fd);
+        false
+    };
+    promoted(fd).is_some_and(served)
 }
 
 /// Before the program's getsockopt: one of them reads the stream.
@@ -106,17 +125,25 @@ fn signals(fd: i32) -> bool {
     sys::fcntl(fd, libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_ASYNC != 0)
 }
 
-/// After a successful getsockopt: TCP_INFO counts what went through the channel too.
+/// After a successful getsockopt: TCP_INFO counts what went through the channel too, and of TCP_CORK the kernel may not know.
 ///
 /// # Safety
 /// `value` points to `length` writable bytes.
 pub unsafe fn after_get(fd: i32, level: i32, name: i32, value: *mut c_void, length: u32) {
-    if level != libc::IPPROTO_TCP || name != libc::TCP_INFO || value.is_null() {
+    if level != libc::IPPROTO_TCP || ![libc::TCP_INFO, libc::TCP_CORK].contains(&name) || value.is_null() {
         return;
     }
-    let Some((channel, slot)) = promoted(fd) else {
+    let Some((socket, (channel, slot))) = promoted(fd) else {
         return;
     };
+    if name == libc::TCP_CORK {
+        if socket.is_corked() {
+            let on = 1i32.to_ne_bytes();
+            // SAFETY: the kernel has written as many bytes, of an integer at most.
+            unsafe { value.cast::<u8>().copy_from(on.as_ptr(), on.len().min(length as usize)) };
+        }
+        return;
+    }
     let (sent, received) = (channel.sent_bytes(slot), channel.received_bytes(slot));
     for (offset, bytes) in
         [(position::BYTES_ACKED, sent), (position::BYTES_SENT, sent), (position::BYTES_RECEIVED, received)]
@@ -133,7 +160,7 @@ pub unsafe fn after_get(fd: i32, level: i32, name: i32, value: *mut c_void, leng
 
 /// SIOCATMARK: the kernel, which keeps the mark, does not know of bytes before it that came through the channel.
 pub fn at_mark(fd: i32) -> Handled {
-    let (channel, slot) = promoted(fd)?;
+    let (_, (channel, slot)) = promoted(fd)?;
     let _ = channel.sort();
     let before = channel.receive_path(slot, fd) == Ok(Path::Channel) && channel.has_bytes(slot);
     before.then_some(Ok(0))
@@ -141,7 +168,7 @@ pub fn at_mark(fd: i32) -> Handled {
 
 /// FIONREAD: what can be read at once.
 pub fn readable_bytes(fd: i32) -> Handled {
-    let (channel, slot) = promoted(fd)?;
+    let (_, (channel, slot)) = promoted(fd)?;
     Some(Ok(channel.readable(slot, fd) as usize))
 }
 
@@ -152,7 +179,7 @@ pub fn bytes_left(fd: i32) -> Option<i32> {
         return None;
     }
     let bytes = match promoted(fd) {
-        Some((channel, slot)) => channel.readable(slot, fd),
+        Some((_, (channel, slot))) => channel.readable(slot, fd),
         None => position::readable(fd),
     };
     let ended = || wait::kernel_state(fd, libc::POLLRDHUP) & libc::POLLRDHUP != 0;
@@ -160,7 +187,7 @@ pub fn bytes_left(fd: i32) -> Option<i32> {
     Some(i32::try_from(bytes).unwrap_or(i32::MAX))
 }
 
-fn promoted(fd: i32) -> Option<(&'static crate::channel::Channel, u32)> {
+fn promoted(fd: i32) -> Option<(&'static Socket, (&'static Channel, u32))> {
     let socket = socket::at(table::socket(fd)?)?;
-    if socket.state() == State::Promoted { socket.stream() } else { None }
+    (socket.state() == State::Promoted).then_some((socket, socket.stream()?))
 }

@@ -249,14 +249,32 @@ impl Socket {
         self.stream().is_some_and(sole)
     }
 
-    /// Another program gets the description: what it is set to may change unseen.
-    pub fn share_modes(&self) {
+    /// Another program, or the kernel, gets the description: what it is set to may change unseen.
+    pub fn share_modes(&self, fd: i32) {
         self.modes.share();
+        self.leave_cork(fd);
     }
 
-    /// The program has changed the description, or another process shares it from now on.
+    /// The program has changed the description.
     pub fn forget_modes(&self) {
         self.modes.forget();
+    }
+
+    /// TCP_CORK is set or cleared on a stream whose bytes take the channel; false when the kernel has to do it.
+    pub fn cork(&self, on: bool, ask: impl FnOnce() -> bool) -> bool {
+        if on { self.is_sole() && self.modes.cork(ask, || self.is_sole()) } else { self.modes.uncork() }
+    }
+
+    /// Whether TCP_CORK is set without the kernel's knowledge.
+    pub fn is_corked(&self) -> bool {
+        self.modes.is_corked()
+    }
+
+    /// The kernel gets to know TCP_CORK.
+    pub fn leave_cork(&self, fd: i32) {
+        if self.modes.leave_cork() {
+            let _ = sys::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CORK, &1i32);
+        }
     }
 
     /// Whether something was received since the last call.

@@ -7,6 +7,8 @@ use crate::socket::{self, State};
 use crate::{iov, stream, sys, table};
 
 const BUFFER_BYTES: usize = 65536;
+/// What fits into this goes over the stack.
+const SMALL_BYTES: usize = 2048;
 
 /// See [`crate::api::sendfile`].
 ///
@@ -24,7 +26,9 @@ pub unsafe fn sendfile(out: i32, input: i32, offset: *mut libc::off_t, count: us
     {
         return Some(result);
     }
-    let mut buffer = Heap::new(|| vec![0u8; BUFFER_BYTES.min(count.max(1))]);
+    let mut small = [0u8; SMALL_BYTES];
+    let mut large = (count > SMALL_BYTES).then(|| Heap::new(|| vec![0u8; BUFFER_BYTES.min(count)]));
+    let buffer = large.as_deref_mut().map_or(&mut small[..], |large| &mut large[..]);
     let mut total = 0;
     while total < count {
         let wanted = buffer.len().min(count - total);

@@ -159,6 +159,7 @@ mod options {
             little_send_room,
             pacing,
             corked_before_the_channel,
+            corked_by_whom,
             time_stamps,
             in_queue,
             peek_offset,

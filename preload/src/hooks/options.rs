@@ -37,7 +37,10 @@ hook! {
     ) -> c_int => on_setsockopt {
         if api::tracked(fd) {
             // SAFETY: the program's value.
-            unsafe { api::before_setsockopt(fd, level, name, value, length) };
+            let served = unsafe { api::before_setsockopt(fd, level, name, value, length) };
+            if let Some(result) = served {
+                return errno::int(result);
+            }
         }
         let result = original!(setsockopt(fd, level, name, value, length));
         if level == libc::SOL_SOCKET && api::tracked(fd) {

@@ -1,5 +1,6 @@
 //! What a connection's file description is set to, remembered so that the kernel need not be asked for each call that finds
-//! nothing: whether calls block, and whether blocked reads have a time limit.
+//! nothing: whether calls block, and whether blocked reads have a time limit. And TCP_CORK, which says nothing to a channel: the kernel
+//! is told when the stream goes back to it.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,8 +11,12 @@ const PATIENT: u32 = 4;
 const KNOWN: u32 = BLOCKING | NONBLOCKING | PATIENT;
 /// Somebody who is not Convoy may have the description: nothing is remembered any more.
 const SHARED: u32 = 8;
+/// The kernel's TCP_CORK is off.
+const OPEN: u32 = 16;
+/// The program has set TCP_CORK, which the kernel does not know; only with [`OPEN`].
+const CORKED: u32 = 32;
 /// What is above counts changes: an answer of the kernel from before a change is not remembered after it.
-const ONE_CHANGE: u32 = 16;
+const ONE_CHANGE: u32 = 64;
 
 /// Written by threads of this process. Only to be used while no other process holds the description too, because that one's changes are
 /// not seen here.
@@ -21,7 +26,7 @@ pub struct Modes(AtomicU32);
 impl Modes {
     /// The object is used for another connection.
     pub fn reset(&self) {
-        self.change(KNOWN | SHARED, 0);
+        self.change(KNOWN | SHARED | OPEN | CORKED, 0);
     }
 
     /// The program has changed something.
@@ -65,6 +70,33 @@ impl Modes {
             self.remember(word, PATIENT, alone);
         }
         limit
+    }
+
+    /// TCP_CORK is set; false when the kernel has to do it. `ask` says whether it is off there.
+    pub fn cork(&self, ask: impl FnOnce() -> bool, alone: impl FnOnce() -> bool) -> bool {
+        let word = self.0.load(Ordering::Acquire);
+        if word & CORKED != 0 {
+            return true;
+        }
+        if word & SHARED != 0 || word & OPEN == 0 && !ask() || !alone() {
+            return false;
+        }
+        self.0.compare_exchange(word, word | OPEN | CORKED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// TCP_CORK is cleared; false when the kernel has to do it.
+    pub fn uncork(&self) -> bool {
+        self.0.fetch_and(!CORKED, Ordering::AcqRel) & CORKED != 0
+    }
+
+    /// Whether TCP_CORK is set without the kernel's knowledge.
+    pub fn is_corked(&self) -> bool {
+        self.0.load(Ordering::Acquire) & CORKED != 0
+    }
+
+    /// The kernel is told of changes again: whether it has to be told of one now.
+    pub fn leave_cork(&self) -> bool {
+        self.0.fetch_and(!(OPEN | CORKED), Ordering::AcqRel) & CORKED != 0
     }
 
     fn remember(&self, before: u32, more: u32, alone: impl FnOnce() -> bool) {
@@ -117,5 +149,22 @@ mod tests {
         modes.reset();
         assert!(!ask(&modes, false));
         assert!(!ask(&modes, true), "it is known");
+    }
+
+    #[test]
+    fn corks_that_the_kernel_does_not_know() {
+        let modes = Modes::default();
+        let alone = || true;
+        assert!(!modes.cork(|| false, alone), "it is set in the kernel already");
+        assert!(!modes.cork(|| true, || false), "another process may ask");
+        assert!(!modes.uncork());
+        assert!(modes.cork(|| true, alone) && modes.is_corked());
+        assert!(modes.cork(|| false, alone), "it is known");
+        assert!(modes.uncork() && !modes.is_corked());
+        assert!(modes.cork(|| false, alone), "the kernel's is known to be off");
+        assert!(modes.leave_cork());
+        assert!(!modes.leave_cork() && !modes.is_corked());
+        modes.share();
+        assert!(!modes.cork(|| true, alone));
     }
 }

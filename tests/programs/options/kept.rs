@@ -207,3 +207,31 @@ pub(crate) fn corked_before_the_channel(_: &mut Case) {
     // Held back, each of them takes 0.2 s.
     say!("all arrived, in time: {}", start.elapsed() < Duration::from_secs(5));
 }
+
+/// TCP_CORK is what was asked for last, whoever asks: the program, a copy of it, and the kernel when it gets the stream.
+pub(crate) fn corked_by_whom(case: &mut Case) {
+    let mut link = case.link();
+    let fd = link.fd;
+    let set = |on: i32| show(sys::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CORK, &on));
+    let get = || show(sys::getsockopt_int(fd, libc::IPPROTO_TCP, libc::TCP_CORK));
+    for on in [1, 1, 0, 0, 1, 0, 1] {
+        say!("set {on}: {} {}", set(on), get());
+    }
+    link.start("both 3000 3000");
+    link.both(3000, 3000, 1000);
+    let corked = || sys::getsockopt_int(fd, libc::IPPROTO_TCP, libc::TCP_CORK).map_or(-1, |on| on as i32);
+    say!("uncorked: {} {}", set(0), link.finish());
+    let off = sys::wait(sys::fork(corked));
+    say!("corked: {}", set(1));
+    let on = sys::wait(sys::fork(|| {
+        let seen = corked();
+        let _ = sys::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CORK, &0_i32);
+        seen
+    }));
+    say!("children saw {off} {on}, left {}", get());
+    say!("corked again: {} {}", set(1), get());
+    say!("to the kernel: {}", show(sys::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, &2_i32)));
+    say!("there: {}", get());
+    say!("uncorked: {} {}", set(0), get());
+    say!("{}", show(link.send_with(10, 0)));
+}

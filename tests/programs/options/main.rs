@@ -20,6 +20,7 @@ fn main() {
         ("little_send_room", kept::little_send_room),
         ("pacing", kept::pacing),
         ("corked_before_the_channel", kept::corked_before_the_channel),
+        ("corked_by_whom", kept::corked_by_whom),
         ("time_stamps", control::time_stamps),
         ("in_queue", control::in_queue),
         ("peek_offset", control::peek_offset),
