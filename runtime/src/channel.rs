@@ -17,6 +17,7 @@ pub mod receive;
 mod rest;
 pub mod send;
 mod sort;
+mod straight;
 mod switch;
 #[cfg(test)]
 mod tests;
@@ -143,7 +144,7 @@ impl Channel {
         if !self.usable() {
             return false;
         }
-        let taken = self.party.shared().taken.load(Ordering::Relaxed);
+        let taken = self.party.shared().taken.load(Ordering::Acquire);
         let published = crate::shm::ring::Consumer::published_beyond(&self.incoming().producer, taken);
         if published {
             self.segment.fetch_for_reading(self.side ^ 1, taken);

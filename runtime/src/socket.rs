@@ -74,8 +74,8 @@ pub struct Socket {
     pub returned: AtomicBool,
     /// The kernel has reported the end of the connection, or of its receiving half.
     pub over: AtomicBool,
-    /// When the kernel side was last looked at, in ticks.
-    pub looked: AtomicU64,
+    /// When the kernel side was last looked at, in ticks, with [`JUST_HEARD`] in the lowest bit.
+    looked: AtomicU64,
     /// Registration in an epoll instance: (instance + 1) << 32 | fd; `MANY` for more than one; 0 none.
     pub watch: AtomicU64,
     /// A note that bytes have come lies in the inbox of the instance that watches it.
@@ -99,6 +99,8 @@ const LOOK_TICKS: i64 = 250_000;
 /// of busy sockets every call would look otherwise.
 static LAST_LOOK: AtomicU64 = AtomicU64::new(0);
 const LOOKS_APART: i64 = 25_000;
+/// Nobody has asked since the peer was heard.
+const JUST_HEARD: u64 = 1;
 const CHUNK: usize = 256;
 const CHUNKS: usize = 4096;
 
@@ -376,9 +378,20 @@ impl Socket {
         self.state.store(to as u32, Ordering::SeqCst);
     }
 
+    /// Bytes came from the peer at that time, in ticks: it was there, and the next question whether to look need not read the clock.
+    #[inline]
+    pub fn note_peer(&self, now: u64) {
+        self.looked.store(now | JUST_HEARD, Ordering::Relaxed);
+    }
+
     /// Whether the kernel side was not looked at for a while (about 100 us); then it counts as looked at now.
     #[inline]
     pub fn look_due(&self) -> bool {
+        let looked = self.looked.load(Ordering::Relaxed);
+        if looked & JUST_HEARD != 0 {
+            self.looked.store(looked & !JUST_HEARD, Ordering::Relaxed);
+            return false;
+        }
         self.look_due_at(position::ticks())
     }
 

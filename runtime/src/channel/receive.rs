@@ -75,6 +75,9 @@ impl Channel {
         target: &mut Cursor,
         mode: Mode,
     ) -> Result<Received, Trouble> {
+        if mode == Mode::Take && self.shows_nothing(slot) {
+            return Ok(Received::Empty);
+        }
         let _section = Section::new();
         let guard = self.lock_receiving()?;
         let stream = guard.stream(slot);
@@ -85,6 +88,11 @@ impl Channel {
             && let Some(taken) = self.receive_queued(&guard, slot, target)
         {
             return Ok(Received::Bytes(taken));
+        }
+        if mode == Mode::Take
+            && let Some(received) = self.receive_straight(&guard, slot, target)?
+        {
+            return Ok(received);
         }
         let mut wakes = Wakes::new(self);
         let received = self.receive_locked(&guard, slot, fd, target, mode, &mut wakes);
@@ -107,6 +115,7 @@ impl Channel {
         Some(taken)
     }
 
+    #[inline(never)]
     fn receive_locked(
         &self,
         guard: &Guard<'_>,
@@ -186,7 +195,7 @@ impl Channel {
 
     /// Books consumed bytes and tells the sender of new credit.
     #[inline]
-    fn account(&self, slot: u32, stream: &mut Receiving, bytes: u64) {
+    pub(super) fn account(&self, slot: u32, stream: &mut Receiving, bytes: u64) {
         let Some(limit) = stream.credit.on_consumed(bytes) else {
             return;
         };
@@ -273,12 +282,18 @@ impl Channel {
         }
         self.give_room(lane);
         if frames > 0 {
-            lane.sorted = position::ticks();
-            spin::found(lane.sorted);
-            self.note_find();
-            stats::lane(self.index as usize).frames_received.bump(frames);
+            self.note_taken(lane, frames);
         }
         Ok(())
+    }
+
+    /// So many frames have left the lane.
+    #[inline]
+    pub(super) fn note_taken(&self, lane: &mut LaneReceiving, frames: u64) {
+        lane.sorted = position::ticks();
+        spin::found(lane.sorted);
+        self.note_find();
+        stats::lane(self.index as usize).frames_received.bump(frames);
     }
 
     /// Whether the lane was looked at a moment ago. To look again costs a cache line that the sender writes, so a call that has got
@@ -290,14 +305,15 @@ impl Channel {
     }
 
     /// What was taken so far is the sender's again.
-    fn give_room(&self, lane: &mut LaneReceiving) {
-        self.party.shared().taken.store(lane.ring.head(), Ordering::Relaxed);
+    #[inline]
+    pub(super) fn give_room(&self, lane: &mut LaneReceiving) {
+        self.party.shared().taken.store(lane.ring.head(), Ordering::Release);
         lane.ring.release(&self.incoming().consumer);
     }
 
     /// Counts a frame, before it leaves the lane, in the batch it belongs to; true when that batch is full then.
     #[inline]
-    fn count_in_batch(&self, lane: &mut LaneReceiving, available: u64, bytes: u32) -> bool {
+    pub(super) fn count_in_batch(&self, lane: &mut LaneReceiving, available: u64, bytes: u32) -> bool {
         let head = lane.ring.head();
         let batch = &mut lane.batch;
         if batch.end <= head {

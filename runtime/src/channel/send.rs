@@ -109,7 +109,10 @@ impl Channel {
             }
             return Ok(Sent::Kernel(call));
         }
-        let sent = self.put(slot, guard.lane(), stream, bytes)?;
+        let sent = match self.put_straight(slot, guard.lane(), stream, bytes) {
+            0 => self.put(slot, guard.lane(), stream, bytes)?,
+            sent => sent,
+        };
         if guard.lane().held.on {
             self.after_holding(guard, bytes.remaining() == 0);
         } else {
@@ -125,6 +128,7 @@ impl Channel {
     }
 
     /// Moves bytes into the lane until they, the credit or the room end.
+    #[inline(never)]
     fn put(
         &self,
         slot: u32,
@@ -183,7 +187,7 @@ impl Channel {
         {
             return self.put_block(slot, lane, generation, bytes, wanted, block);
         }
-        let length = wanted.min(MAX_INLINE).min(self.segment.geometry.ring_bytes as usize / 4);
+        let length = wanted.min(self.largest_inline());
         let Some(target) = self.reserve(lane, length)? else {
             return Ok(0);
         };
@@ -195,6 +199,12 @@ impl Channel {
         }
         self.count_frame(lane, wire::span(length as u32));
         Ok(length)
+    }
+
+    /// Payload of the largest frame that names no block.
+    #[inline]
+    pub(super) fn largest_inline(&self) -> usize {
+        MAX_INLINE.min(self.segment.geometry.ring_bytes as usize / 4)
     }
 
     fn put_block(

@@ -200,7 +200,7 @@ impl Channel {
     }
 
     #[inline]
-    fn book(&self, stream: &mut Receiving, length: usize) -> Result<(), Trouble> {
+    pub(super) fn book(&self, stream: &mut Receiving, length: usize) -> Result<(), Trouble> {
         if stream.credit.on_received(length as u64).is_err() {
             return Err(self.fail("more bytes than credit"));
         }

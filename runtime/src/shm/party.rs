@@ -27,7 +27,8 @@ pub struct Shared {
     /// Guards `receiving`, every stream's [`Receiving`] and the chunks.
     pub receive_lock: Aligned<SharedLock>,
     receiving: UnsafeCell<LaneReceiving>,
-    /// Bytes of the lane taken so far, for those who look without the lock. Written under the receive lock.
+    /// Bytes of the lane taken so far, for those who look without the lock. Written under the receive lock with Release after what was
+    /// taken is queued; pairs with the Acquire load in `Channel::has_frames`.
     pub taken: AtomicU64,
     /// When held frames leave at the latest, in microseconds; 0 when there are none. Written under the send lock.
     pub held_until: AtomicU64,

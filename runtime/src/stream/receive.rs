@@ -95,7 +95,7 @@ impl Call<'_> {
     /// Bytes from the peer: it was there a moment ago.
     #[inline]
     fn note_bytes(&self) {
-        self.socket.looked.store(spin::last_found(), Ordering::Relaxed);
+        self.socket.note_peer(spin::last_found());
     }
 
     /// The call after its first look.
@@ -130,6 +130,7 @@ impl Call<'_> {
                     if let Err(errno) = wait::for_bytes(self.fd, self.socket, self.channel, self.slot) {
                         return if total > 0 { Ok(total) } else { Err(errno) };
                     }
+                    first = Some(self.look_into_channel(target, mode));
                 }
                 Err(errno) => return if total > 0 { Ok(total) } else { Err(errno) },
             }

@@ -36,13 +36,9 @@ static LAST_FOUND: AtomicU64 = AtomicU64::new(0);
 /// Ticks of [`position::ticks`] per microsecond; 0 = not measured yet.
 static TICKS_PER_US: AtomicU64 = AtomicU64::new(0);
 
-/// Looks until `ready`, or as long as it is likely to pay. True when ready.
+/// Looks until `ready`, or as long as it is likely to pay. True when ready. The caller has just looked.
 #[inline]
 pub fn until(mut ready: impl FnMut() -> bool) -> bool {
-    if ready() {
-        found(position::ticks());
-        return true;
-    }
     let now = position::ticks();
     let budget = budget(now);
     if budget == 0 {
