@@ -26,6 +26,8 @@ const OFFERS: usize = 8192;
 const CHANNELS: usize = 8192;
 /// Places for spinning threads.
 const MOST_SPINNERS: usize = 64;
+/// In ticks, about 20 us.
+const PROGRESS_APART: i64 = 50_000;
 /// How far from its place by hash an entry may stand.
 const PROBES: usize = 32;
 
@@ -39,7 +41,10 @@ pub struct Registry {
     serial: AtomicU64,
     /// Places of threads of this user that spin at this moment: identity of their process, 0 = free. Claimed by
     /// compare-and-swap; a place of a dead process may be taken over.
-    spinners: [Spinner; MOST_SPINNERS],
+    spinners: [Line; MOST_SPINNERS],
+    /// When a thread of this user last found what it waited for, roughly, in ticks. Written by any of them, not more often than a line
+    /// that all look at bears; Relaxed: a hint.
+    progress: Line,
     /// Processors that any process of this user has been allowed to use (a bit each), and how many those are. Added to
     /// by every process that joins; bits of processes that are gone do no harm.
     cpus: [AtomicU64; sys::CPU_WORDS],
@@ -49,10 +54,9 @@ pub struct Registry {
     channels: [ChannelRecord; CHANNELS],
 }
 
-/// A place for one thread to spin: identity of its process, 0 = free. On a line of its own, because it is taken and left for every
-/// message of a busy pair.
+/// A word on a line of its own: as a place to spin it is taken and left for every message of a busy pair.
 #[repr(C, align(64))]
-struct Spinner(AtomicU64);
+struct Line(AtomicU64);
 
 /// Where a thread of this process span last, which no other has used meanwhile as a rule.
 static LAST_PLACE: AtomicUsize = AtomicUsize::new(0);
@@ -127,7 +131,7 @@ impl Registry {
     #[inline]
     pub fn begin_spin(&self, owner: Identity) -> Option<&AtomicU64> {
         let places = self.spinners.get(..self.cpus().min(MOST_SPINNERS))?;
-        let claim = |place: &Spinner| {
+        let claim = |place: &Line| {
             place.0.load(Ordering::Relaxed) == 0
                 && place.0.compare_exchange(0, owner.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         };
@@ -141,12 +145,26 @@ impl Registry {
 
     /// Frees the places of processes that died while they spun.
     pub fn sweep_spinners(&self) {
-        for Spinner(place) in &self.spinners {
+        for Line(place) in &self.spinners {
             let holder = place.load(Ordering::Relaxed);
             if holder != 0 && !Identity(holder).alive() {
                 let _ = place.compare_exchange(holder, 0, Ordering::Relaxed, Ordering::Relaxed);
             }
         }
+    }
+
+    /// A thread has found what it waited for, at that time in ticks.
+    #[inline]
+    pub fn note_progress(&self, now: u64) {
+        if now.wrapping_sub(self.last_progress()) as i64 > PROGRESS_APART {
+            self.progress.0.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// When a thread last did, to within [`PROGRESS_APART`].
+    #[inline]
+    pub fn last_progress(&self) -> u64 {
+        self.progress.0.load(Ordering::Relaxed)
     }
 
     #[inline]

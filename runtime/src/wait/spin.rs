@@ -16,6 +16,10 @@ const LOOKS_PER_CLOCK: u32 = 16;
 /// The processor is offered to others after this long, and again as often.
 const YIELD_US: u64 = 3;
 
+/// Times that a thread without a place to spin gives the processor to others before it sleeps.
+const YIELDS_IN_A_CROWD: u32 = 32;
+/// Giving the processor away took less: nobody wanted it.
+const SWITCH_US: u64 = 1;
 /// A gap this long between two looks means that the processor was somebody else's.
 const LOST_US: u64 = 200;
 /// Spins in vain after which there is a pause.
@@ -46,7 +50,7 @@ pub fn until(mut ready: impl FnMut() -> bool) -> bool {
     }
     if BESIDE.load(Ordering::Relaxed) && !paused(now) {
         // The peer was last on this processor, so it gets it at once; that takes no place of those who look.
-        sys::sched_yield();
+        give_away(now);
         if ready() {
             stats::process().spin_hits.bump(1);
             MISSES.store(0, Ordering::Relaxed);
@@ -87,6 +91,9 @@ pub fn for_room(nonblocking: bool, mut ready: impl FnMut() -> bool) -> bool {
 #[inline]
 pub fn found(now: u64) {
     LAST_FOUND.store(now, Ordering::Relaxed);
+    if let Some(session) = session::current() {
+        session.registry.note_progress(now);
+    }
 }
 
 /// When something was received last, in ticks.
@@ -132,7 +139,7 @@ fn spin(budget: u64, start: u64, ready: &mut dyn FnMut() -> bool) -> bool {
             }
         }
         let before = core::mem::replace(&mut now, position::ticks());
-        if now.wrapping_sub(before) > LOST_US * per_us {
+        if was_lost(before, now) {
             pause_longer(now);
             break ready();
         }
@@ -144,7 +151,7 @@ fn spin(budget: u64, start: u64, ready: &mut dyn FnMut() -> bool) -> bool {
             break false;
         }
         if now > next_yield {
-            sys::sched_yield();
+            now = give_away(now);
             yielded = true;
             next_yield = now + YIELD_US * per_us;
         }
@@ -166,19 +173,47 @@ fn note_where(beside: bool) {
     }
 }
 
-/// As many threads spin as there are processors: let one of them, or whoever has work, run.
+/// As many threads spin as there are processors: let one of them, or whoever has work, run, as long as somebody has. That is cheaper
+/// than to sleep and be woken, and what comes meanwhile is found together.
 #[cold]
 fn crowded(session: &session::Session, start: u64, ready: &mut dyn FnMut() -> bool) -> bool {
     if stats::process().yields.get().is_multiple_of(1024) {
         session.registry.sweep_spinners();
     }
-    stats::process().yields.add(1);
+    let mut now = start;
+    for _ in 0..YIELDS_IN_A_CROWD {
+        stats::process().yields.bump(1);
+        let before = now;
+        now = give_away(before);
+        if ready() {
+            return true;
+        }
+        let unused = now.wrapping_sub(before) < SWITCH_US * ticks_per_us();
+        if unused || inside::pending() || paused(now) {
+            return false;
+        }
+    }
+    false
+}
+
+/// Gives the processor to whoever waits for it; a pause begins when that was a stranger for long. The time after it, in ticks.
+#[inline]
+fn give_away(before: u64) -> u64 {
     sys::sched_yield();
     let now = position::ticks();
-    if now.wrapping_sub(start) > LOST_US * ticks_per_us() {
+    if was_lost(before, now) {
         pause_longer(now);
     }
-    ready()
+    now
+}
+
+/// Whether the processor was a stranger's between two moments (ticks) for long. Where threads that wait for each other share the
+/// processors, one of them has found something lately.
+#[inline]
+fn was_lost(before: u64, now: u64) -> bool {
+    let gap = now.wrapping_sub(before);
+    let quiet = |session: &session::Session| now.wrapping_sub(session.registry.last_progress()) > gap / 2;
+    gap > LOST_US * ticks_per_us() && session::current().is_none_or(quiet)
 }
 
 /// Whether spinning has lately cost more than it gave.
