@@ -86,7 +86,7 @@ impl Registry {
         }
         // Reserved, so that a full file system is an error here and not a SIGBUS later.
         sys::fallocate(fd, 0, 0, bytes as u64)?;
-        let base = sys::map_shared(fd, bytes)?;
+        let base = sys::map_guarded(fd, bytes)?;
         // SAFETY: the mapping has the size of the type, all zero is valid, only atomics inside, never unmapped.
         let registry: &'static Self = unsafe { &*base.cast::<Self>() };
         match registry.magic.compare_exchange(0, MAGIC, Ordering::AcqRel, Ordering::Acquire) {

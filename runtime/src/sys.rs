@@ -28,6 +28,7 @@ mod cancel;
 mod clock;
 mod epoll;
 mod files;
+mod mappings;
 mod signals;
 mod unix;
 pub use barrier::*;
@@ -35,6 +36,7 @@ pub use cancel::*;
 pub use clock::*;
 pub use epoll::*;
 pub use files::*;
+pub use mappings::*;
 pub use signals::*;
 pub use unix::*;
 
@@ -89,24 +91,6 @@ pub fn memfd_create(name: &CStr, flags: u32) -> Answer<c_int> {
 
 pub fn fcntl(fd: c_int, command: c_int, argument: usize) -> Answer<c_int> {
     call!(fcntl, fd, command, argument).map(|value| value as c_int)
-}
-
-/// Maps `bytes` of `fd` (or anonymous memory for fd -1) shared, readable and writable.
-pub fn map_shared(fd: c_int, bytes: usize) -> Answer<*mut u8> {
-    let flags = libc::MAP_SHARED | if fd < 0 { libc::MAP_ANONYMOUS | libc::MAP_NORESERVE } else { 0 };
-    call!(mmap, 0, bytes, libc::PROT_READ | libc::PROT_WRITE, flags, fd, 0).map(|address| address as *mut u8)
-}
-
-/// # Safety
-/// Nothing may refer to the range afterwards.
-pub unsafe fn unmap(address: *mut u8, bytes: usize) {
-    let _ = call!(munmap, address, bytes);
-}
-
-/// # Safety
-/// `address..address + bytes` is a mapping of the caller; `advice` must not invalidate live references.
-pub unsafe fn madvise(address: *mut u8, bytes: usize, advice: c_int) -> Answer<()> {
-    call!(madvise, address, bytes, advice).map(drop)
 }
 
 /// # Safety

@@ -144,7 +144,7 @@ proptest! {
             prop_assert!(stale.iter().all(|&offer| matches!(registry.progress(offer), Progress::Gone)));
         }
         // SAFETY: nothing refers to this registry any more.
-        unsafe { sys::unmap(std::ptr::from_ref(registry).cast_mut().cast(), size_of::<Registry>()) };
+        unsafe { sys::unmap_guarded(std::ptr::from_ref(registry).cast_mut().cast(), size_of::<Registry>()) };
     }
 }
 

@@ -32,7 +32,7 @@ impl BellPage {
         let fd = sys::memfd_create(c"convoy-bells", libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)?;
         let page = sys::ftruncate(fd, BYTES as u64)
             .and_then(|()| sys::fcntl(fd, libc::F_ADD_SEALS, SEALS as usize))
-            .and_then(|_| sys::map_shared(fd, BYTES));
+            .and_then(|_| sys::map_guarded(fd, BYTES));
         match page {
             Ok(base) => Ok((Self { base: base.cast() }, fd)),
             Err(errno) => {
@@ -49,7 +49,7 @@ impl BellPage {
         if seals & libc::F_SEAL_SHRINK == 0 || !whole || !sys::is_tmpfs(fd) {
             return Err(libc::EPROTO);
         }
-        Ok(Self { base: sys::map_shared(fd, BYTES)?.cast() })
+        Ok(Self { base: sys::map_guarded(fd, BYTES)?.cast() })
     }
 
     #[inline]
@@ -63,7 +63,7 @@ impl BellPage {
     /// Nobody may use the page any more.
     pub unsafe fn unmap(self) {
         // SAFETY: the caller's promise.
-        unsafe { sys::unmap(self.base.cast_mut().cast(), BYTES) };
+        unsafe { sys::unmap_guarded(self.base.cast_mut().cast(), BYTES) };
     }
 }
 

@@ -173,7 +173,7 @@ impl Party {
     /// Reserves memory for `slots` streams and `queue_bytes` of queued data; pages appear as they are used.
     pub fn create(slots: u32, queue_bytes: usize) -> Answer<Self> {
         let chunks = (queue_bytes / CHUNK_BYTES).clamp(16, u32::MAX as usize / 2) as u32;
-        let base = sys::map_shared(-1, Self::bytes(slots, chunks))?;
+        let base = sys::map_guarded(-1, Self::bytes(slots, chunks))?;
         let party = Self { base, first_chunk: base.wrapping_add(Self::chunk_offset(slots)), slots, chunks };
         // SAFETY: the memory is new, nobody else knows it.
         unsafe {
@@ -233,7 +233,7 @@ impl Party {
     /// No thread may use this memory any more.
     pub unsafe fn unmap(self) {
         // SAFETY: the caller's promise.
-        unsafe { sys::unmap(self.base, Self::bytes(self.slots, self.chunks)) };
+        unsafe { sys::unmap_guarded(self.base, Self::bytes(self.slots, self.chunks)) };
     }
 }
 

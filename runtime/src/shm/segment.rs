@@ -8,7 +8,8 @@
 //!   ...     ring 0, ring 1        (ring d is written by side d)
 //!   ...     blocks 0, blocks 1    (block area d is written by side d)
 //! ```
-//! It is a memfd sealed against shrinking, so that no access can raise SIGBUS, and pages appear as they are used.
+//! It is a memfd sealed against shrinking, so that no access can raise SIGBUS, and pages appear as they are used. The mapping
+//! lies between two pages that nobody may touch.
 
 use super::changes::Changes;
 pub use super::changes::MOST_FOLLOWED as MOST_SLOTS;
@@ -152,7 +153,7 @@ impl Segment {
         sys::fallocate(fd, 0, 0, (HEADER_BYTES + LANES_BYTES) as u64)?;
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
         sys::fcntl(fd, libc::F_ADD_SEALS, seals as usize)?;
-        let segment = Self::mapped(sys::map_shared(fd, geometry.bytes())?, geometry);
+        let segment = Self::mapped(sys::map_guarded(fd, geometry.bytes())?, geometry);
         let header = segment.header();
         let numbers = [geometry.ring_bytes, geometry.slots, geometry.block_bytes, geometry.blocks];
         for (word, number) in header.geometry.iter().zip(numbers) {
@@ -179,7 +180,7 @@ impl Segment {
         // SAFETY: nothing refers to the probe's mapping any more.
         unsafe { sys::unmap(probe.base, HEADER_BYTES) };
         let geometry = geometry?;
-        Ok(Self::mapped(sys::map_shared(fd, geometry.bytes())?, geometry))
+        Ok(Self::mapped(sys::map_guarded(fd, geometry.bytes())?, geometry))
     }
 
     fn checked_geometry(&self, size: usize, serial: u64, sides: [Identity; 2]) -> Result<Geometry, Errno> {
@@ -212,7 +213,7 @@ impl Segment {
     /// No thread may use this segment any more.
     pub unsafe fn unmap(self) {
         // SAFETY: the caller's promise.
-        unsafe { sys::unmap(self.base, self.geometry.bytes()) };
+        unsafe { sys::unmap_guarded(self.base, self.geometry.bytes()) };
     }
 
     fn header(&self) -> &'static Header {
@@ -303,6 +304,19 @@ mod tests {
             made.block(1, 7).add(16383).write(42);
             assert_eq!(attached.block(1, 7).add(16383).read(), 42);
         }
+        sys::close(fd).unwrap();
+    }
+
+    #[test]
+    fn a_segment_cannot_be_truncated() {
+        let (made, fd) = Segment::create(GEOMETRY, 9, SIDES).unwrap();
+        for size in [0, 4096, made.bytes() as u64 - 1] {
+            assert_eq!(sys::ftruncate(fd, size), Err(libc::EPERM));
+        }
+        assert_eq!(sys::ftruncate(fd, made.bytes() as u64 + 4096), Err(libc::EPERM), "nor grow");
+        assert_eq!(sys::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_WRITE as usize), Err(libc::EPERM));
+        // SAFETY: the last byte of the mapping.
+        unsafe { made.block(1, 7).add(16383).write(1) };
         sys::close(fd).unwrap();
     }
 
