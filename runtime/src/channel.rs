@@ -9,6 +9,8 @@ mod far;
 pub mod far_return;
 pub mod hold;
 mod list;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod pair;
 mod peek;
 pub mod queue;
 mod reading;

@@ -164,29 +164,36 @@ pub(super) fn register(
     fd: i32,
     way: Option<Way>,
 ) -> sys::Answer<&'static Channel> {
-    let slots = segment.geometry.slots;
     let queue_bytes = settings().memory_limit as usize * 2 + (64 << 20);
-    let party = Party::create(slots, queue_bytes)?;
+    let party = Party::create(segment.geometry.slots, queue_bytes)?;
     let (index, place) = free_place().ok_or(libc::ENOSPC)?;
     FAR.fetch_or(way.is_some(), Ordering::Relaxed);
-    let channel = Box::new(Channel {
-        segment,
-        party,
-        side,
-        serial,
-        peer,
-        maker: process::own(),
-        index: index as u32,
-        descriptor: AtomicI32::new(fd),
-        way,
-        streams: AtomicU32::new(0),
-        sockets: (0..slots).map(|_| AtomicU32::new(0)).collect(),
-        retired: AtomicBool::new(false),
-    });
+    let mut channel = Box::new(Channel::new(segment, party, side, serial, peer));
+    (channel.index, channel.descriptor, channel.way) = (index as u32, AtomicI32::new(fd), way);
     channel.lend_all_blocks();
     bury(place.swap(Box::into_raw(channel), Ordering::AcqRel));
     COUNT.fetch_max(index + 1, Ordering::Release);
     at(index as u32).ok_or(libc::ENOSPC)
+}
+
+impl Channel {
+    /// One that no list has yet.
+    pub(super) fn new(segment: Segment, party: Party, side: usize, serial: u64, peer: Identity) -> Self {
+        Self {
+            segment,
+            party,
+            side,
+            serial,
+            peer,
+            maker: process::own(),
+            index: 0,
+            descriptor: AtomicI32::new(-1),
+            way: None,
+            streams: AtomicU32::new(0),
+            sockets: (0..segment.geometry.slots).map(|_| AtomicU32::new(0)).collect(),
+            retired: AtomicBool::new(false),
+        }
+    }
 }
 
 /// A place without a channel, or with one that has ended.

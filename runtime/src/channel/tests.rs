@@ -2,67 +2,38 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use super::list::register;
+use super::pair::{GEOMETRY, Pair};
 use super::queue::Mode;
 use super::receive::Received;
 use super::send::Sent;
 use super::*;
 use crate::iov::{Cursor, single};
-use crate::shm::segment::{Geometry, READY};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-/// The smallest ring there is, so that it wraps, fills and runs empty all the time.
-const GEOMETRY: Geometry = Geometry { ring_bytes: 4096, slots: 64, block_bytes: 4096, blocks: 4 };
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-struct Pair {
-    ends: [&'static Channel; 2],
-}
-
-impl Pair {
-    fn new() -> Self {
-        let _slow = crate::session::SLOW.lock();
-        let own = process::remember();
-        let (first, fd) = Segment::create(GEOMETRY, 1, [own, own]).unwrap();
-        let second = Segment::attach(fd, 1, [own, own]).unwrap();
-        sys::close(fd).unwrap();
-        let end = |segment, side| register(segment, side, 1, own, -1, None).unwrap();
-        Self { ends: [end(first, 0), end(second, 1)] }
-    }
-
-    /// A stream between the two, as promotion leaves it.
-    fn open(&self) -> Stream {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (accepted, _) = listener.accept().unwrap();
-        let (slot, generation) = self.ends[0].open_slot().unwrap();
-        assert!(self.ends[1].open_end(slot, generation));
-        for end in &self.ends {
-            end.own_line(slot).flags.fetch_or(READY, Ordering::Release);
-        }
-        Stream { ends: self.ends, sockets: [connected, accepted], slot, generation }
-    }
-}
-
+/// A stream and the connection under it.
 struct Stream {
-    ends: [&'static Channel; 2],
-    sockets: [TcpStream; 2],
-    slot: u32,
-    generation: u8,
+    stream: pair::Stream,
+    _sockets: [TcpStream; 2],
 }
 
 impl Stream {
+    fn open(pair: &Pair) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let stream = pair.open([connected.as_raw_fd(), accepted.as_raw_fd()]).unwrap();
+        Self { stream, _sockets: [connected, accepted] }
+    }
+
     /// Sends on one side what there is room for; how many bytes that were.
     fn send(&self, side: usize, bytes: &[u8]) -> usize {
-        let part = single(bytes.as_ptr().cast_mut(), bytes.len());
-        // SAFETY: the part lives as long as the cursor; sending only reads it.
-        let mut cursor = unsafe { Cursor::new(&part, 1, true) }.unwrap();
-        let fd = self.sockets[side].as_raw_fd();
-        match self.ends[side].send(self.slot, self.generation, fd, &mut cursor).unwrap() {
+        match self.stream.send(side, bytes).unwrap() {
             Sent::Bytes(sent) => sent,
             Sent::NoRoom => 0,
             other => panic!("a fresh stream goes over the channel: {other:?}"),
@@ -70,11 +41,7 @@ impl Stream {
     }
 
     fn receive(&self, side: usize, target: &mut [u8], mode: Mode) -> usize {
-        let part = single(target.as_mut_ptr(), target.len());
-        // SAFETY: the part lives as long as the cursor.
-        let mut cursor = unsafe { Cursor::new(&part, 1, true) }.unwrap();
-        let fd = self.sockets[side].as_raw_fd();
-        match self.ends[side].receive(self.slot, self.generation, fd, &mut cursor, mode).unwrap() {
+        match self.stream.receive(side, target, mode).unwrap() {
             Received::Bytes(bytes) => bytes,
             // Before the first byte the switch may not have been announced.
             Received::Empty | Received::Kernel(_) => 0,
@@ -84,9 +51,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.ends.iter().for_each(|end| {
-            end.close_end(self.slot, self.generation);
-        });
+        self.stream.close();
     }
 }
 
@@ -152,7 +117,7 @@ proptest! {
     ) {
         static PAIR: std::sync::OnceLock<Pair> = std::sync::OnceLock::new();
         let pair = PAIR.get_or_init(Pair::new);
-        let streams: Vec<Stream> = (0..4).map(|_| pair.open()).collect();
+        let streams: Vec<Stream> = (0..4).map(|_| Stream::open(pair)).collect();
         let totals: Vec<usize> = (0..4)
             .map(|stream| writes.iter().filter(|write| write.0 == stream).map(|write| write.1).sum())
             .collect();
@@ -165,6 +130,7 @@ proptest! {
             prop_assert_eq!(stream.receive(1, &mut [0; 64], Mode::Take), 0, "nothing is left");
         }
         prop_assert!(pair.ends.iter().all(|end| end.usable()));
+        prop_assert_eq!([0, 1].map(|side| pair.queued(side)), [0; 2]);
     }
 
     /// The queue of a stream against a plain one.
