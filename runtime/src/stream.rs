@@ -285,7 +285,8 @@ impl Call<'_> {
                     }
                 }
                 Ok(Sent::Recalled(sent)) => {
-                    let again = self.channel.obey_recall(self.slot, self.generation).unwrap_or(0).min(sent);
+                    let again =
+                        self.channel.obey_recall(self.slot, self.generation, self.fd).unwrap_or(0).min(sent);
                     *bytes = before;
                     bytes.skip(sent - again);
                     total += sent - again;

@@ -121,6 +121,14 @@ impl Stream {
         self.ends[side].spill(self.slot);
     }
 
+    /// Waits for the end of a recall by the other side, for so many nanoseconds.
+    ///
+    /// # Errors
+    /// The channel has ended.
+    pub fn obey_recall(&self, side: usize, patience: u64) -> Result<usize, Trouble> {
+        self.ends[side].obey_recall_within(self.slot, self.generation, self.fds[side], patience)
+    }
+
     /// The line of one side.
     pub fn line(&self, side: usize) -> &'static SideLine {
         self.ends[side].own_line(self.slot)

@@ -18,8 +18,14 @@ use core::sync::atomic::Ordering;
 
 /// Bytes taken at a time.
 const PIECE: usize = 16384;
+/// What poll says of a connection that has ended.
+const ENDS: i16 = libc::POLLHUP | libc::POLLERR | libc::POLLRDHUP;
 /// How long one side waits for the other.
 const PATIENCE_NS: u64 = 2_000_000_000;
+/// How long it usually takes at most; afterwards the sender asks whether the receiver is still there.
+const SOON_NS: u64 = 2_000_000;
+/// How long one side waits for something in a recall that must come: longer than any that goes on.
+const RECALL_NS: u64 = 10_000_000_000;
 /// How long it waits where it cannot have the other's processor pass a barrier.
 const UNSURE_NS: u64 = 1_000_000;
 
@@ -90,10 +96,14 @@ impl Channel {
                     bytes.extend_from_slice(piece.get(..count)?);
                     let on_its_way = sys::ioctl_int(carrier, libc::TIOCOUTQ).unwrap_or(0) > 0;
                     let over = limit == u64::MAX && !on_its_way && position::readable(fd) == 0;
+                    let idle = sys::now_ns() - progress;
                     if count > 0 {
                         progress = sys::now_ns();
-                    } else if over && (!sending || sys::now_ns() - progress > PATIENCE_NS) {
+                    } else if over && (!sending || idle > PATIENCE_NS) {
                         return Some(bytes);
+                    } else if idle > RECALL_NS {
+                        // A switch is announced at bytes that do not come.
+                        return None;
                     } else {
                         sys::sched_yield();
                     }
@@ -138,21 +148,43 @@ impl Channel {
 
     /// The sender has seen a recall: waits until the receiver has finished, then switches at the byte that was
     /// reached there. The answer is how many bytes beyond that were sent and have to be sent again.
+    ///
+    /// A receiver that died in the middle takes its unread bytes with it, and the kernel says the rest. One that lives and
+    /// does not finish ends the channel: nobody knows which byte comes next.
     #[cold]
-    pub fn obey_recall(&self, slot: u32, generation: u8) -> Result<usize, Trouble> {
+    pub fn obey_recall(&self, slot: u32, generation: u8, fd: i32) -> Result<usize, Trouble> {
+        self.obey_recall_within(slot, generation, fd, RECALL_NS)
+    }
+
+    pub(super) fn obey_recall_within(
+        &self,
+        slot: u32,
+        generation: u8,
+        fd: i32,
+        patience: u64,
+    ) -> Result<usize, Trouble> {
         if self.leads_to_agent() {
             self.obey_far_recall(slot, generation);
             return Ok(0);
         }
         let line = self.peer_line(slot);
-        wait_for(|| {
-            let over = line.state(generation) != SlotState::WantsKernel || !self.usable();
-            line.recalled.load(Ordering::Acquire) != 0 || over
-        });
-        let Some(reached) = line.recalled.load(Ordering::Acquire).checked_sub(1) else { return Ok(0) };
+        let reached = || line.recalled.load(Ordering::Acquire).checked_sub(1);
+        let is_over = || line.state(generation) != SlotState::WantsKernel || !self.usable();
+        let has_died = || kernel_state(fd, ENDS) & ENDS != 0 && !self.peer_alive();
+        let ended = wait_for(SOON_NS, || reached().is_some() || is_over())
+            || wait_for(patience, || reached().is_some() || is_over() || has_died());
+        if !ended {
+            return Err(self.fail("a recall that does not end"));
+        }
+        let reached = reached();
+        if reached.is_none() && is_over() {
+            return Ok(0);
+        }
         let guard = self.lock_sending()?;
         let stream = guard.stream(slot);
-        let beyond = stream.credit.sent().saturating_sub(reached);
+        let sent = stream.credit.sent();
+        let reached = reached.map_or(sent, |reached| reached.min(sent));
+        let beyond = sent - reached;
         self.switch_to_kernel_at(slot, stream, reached);
         stream.stay = true;
         stats::process().demotions_peer_asked.add(1);
@@ -168,7 +200,7 @@ fn put_all(socket: i32, bytes: &[u8]) -> bool {
         // SAFETY: one readable part.
         match unsafe { sys::sendmsg(socket, &part, 1, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) } {
             Ok(sent) => done += sent,
-            Err(libc::EAGAIN) if wait_for(|| kernel_state(socket, libc::POLLOUT) != 0) => {}
+            Err(libc::EAGAIN) if wait_for(PATIENCE_NS, || kernel_state(socket, libc::POLLOUT) != 0) => {}
             Err(libc::EINTR) => {}
             Err(_) => return false,
         }
@@ -176,11 +208,11 @@ fn put_all(socket: i32, bytes: &[u8]) -> bool {
     true
 }
 
-/// Looks until `ready`; false after a while.
-fn wait_for(ready: impl Fn() -> bool) -> bool {
+/// Looks until `ready`; false after that many nanoseconds.
+fn wait_for(patience: u64, ready: impl Fn() -> bool) -> bool {
     let start = sys::now_ns();
     while !ready() {
-        if sys::now_ns() - start > PATIENCE_NS {
+        if sys::now_ns() - start > patience {
             return false;
         }
         sys::sleep_ns(20_000);

@@ -156,6 +156,29 @@ proptest! {
     }
 }
 
+/// A few bytes, so that the stream is on the channel.
+fn begin(stream: &Stream) {
+    assert_eq!(stream.send(0, b"one"), 3);
+    assert_eq!(stream.receive(1, &mut [0; 8], Mode::Take), 3);
+}
+
+#[test]
+fn a_recall_that_does_not_end_ends_the_channel() {
+    let pair = Pair::new();
+    let stream = Stream::open(&pair);
+    begin(&stream);
+    stream.stream.line(1).set_state(stream.stream.generation, SlotState::WantsKernel);
+    assert_eq!(stream.stream.obey_recall(0, 20_000_000), Err(Trouble::Broken));
+    assert!(!pair.ends[0].usable() && pair.ends[1].usable());
+    end_all(pair, stream);
+}
+
+fn end_all(pair: Pair, stream: Stream) {
+    drop(stream);
+    // SAFETY: the only stream is closed, and nobody else knows the pair.
+    unsafe { pair.end() };
+}
+
 const SLOT: u32 = 0;
 
 /// A queue, and what should be in it.
