@@ -8,7 +8,7 @@ use crate::shm::party::{KernelSend, Recovery, Sending};
 use crate::shm::segment::{READY, STAYS, SlotState};
 use crate::socket::{self, Socket};
 use crate::{stats, sys};
-use convoy_aggregator::path::Path;
+use convoy_aggregator::path::{Path, PathError};
 use core::sync::atomic::{Ordering, fence};
 
 impl Channel {
@@ -43,7 +43,15 @@ impl Channel {
 
     pub(super) fn switch_to_kernel_at(&self, slot: u32, stream: &mut Sending, position: u64) -> bool {
         let passed = self.peer_line(slot).passed.load(Ordering::Acquire);
-        let Ok(number) = stream.path.to_kernel(passed) else { return false };
+        let number = match stream.path.to_kernel(passed) {
+            Ok(number) => number,
+            Err(PathError::Already) => return false,
+            Err(_) => {
+                // Left alone, the sender would wait for room for ever.
+                self.fail("impossible path switch");
+                return false;
+            }
+        };
         self.announce(slot, number, position);
         stats::process().switches_to_kernel.add(1);
         true

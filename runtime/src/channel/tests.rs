@@ -173,6 +173,17 @@ fn a_recall_that_does_not_end_ends_the_channel() {
     end_all(pair, stream);
 }
 
+#[test]
+fn a_receiver_that_has_passed_impossible_switches_ends_the_channel() {
+    let pair = Pair::new();
+    let stream = Stream::open(&pair);
+    begin(&stream);
+    stream.stream.line(1).passed.store(77, Ordering::Release);
+    stream.stream.spill(0);
+    assert!(!pair.ends[0].usable(), "the sender waits for room for ever");
+    end_all(pair, stream);
+}
+
 fn end_all(pair: Pair, stream: Stream) {
     drop(stream);
     // SAFETY: the only stream is closed, and nobody else knows the pair.
