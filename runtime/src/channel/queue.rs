@@ -82,7 +82,8 @@ impl Channel {
         }
     }
 
-    /// Queues `start..end` of a block of the peer; false when the chunks have run out.
+    /// Queues `start..end` of a block of the peer; false when the chunks have run out, or when the peer lies: a block is in one
+    /// queue at a time, else frames without credit would fill the memory.
     pub(super) fn enqueue_block(
         &self,
         slot: u32,
@@ -91,9 +92,15 @@ impl Channel {
         block: u32,
         range: core::ops::Range<u32>,
     ) -> bool {
+        let Some(word) = lane.queued_blocks.get(block as usize / 64) else { return false };
+        if word & 1 << (block % 64) != 0 {
+            self.fail("a block named twice");
+            return false;
+        }
         if !self.append_chunk(lane, stream, block) {
             return false;
         }
+        lane.queued_blocks[block as usize / 64] |= 1 << (block % 64);
         let (head, _) = self.party.chunk(stream.last);
         // SAFETY: the chunk was just appended; the lock is held.
         let head = unsafe { &mut *head };
@@ -223,6 +230,7 @@ impl Channel {
         // SAFETY: the chunk is unlinked; the lock is held.
         let head = unsafe { &mut *head };
         if head.block != NONE {
+            lane.queued_blocks[head.block as usize / 64] &= !(1 << (head.block % 64));
             self.return_block(head.block);
         }
         head.next = lane.free_chunk;

@@ -8,6 +8,8 @@ use super::receive::Received;
 use super::send::Sent;
 use super::*;
 use crate::iov::{Cursor, single};
+use crate::shm::frames::write_header;
+use convoy_aggregator::wire::{BlockRef, Header, Kind};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::net::{TcpListener, TcpStream};
@@ -181,6 +183,32 @@ fn a_receiver_that_has_passed_impossible_switches_ends_the_channel() {
     stream.stream.line(1).passed.store(77, Ordering::Release);
     stream.stream.spill(0);
     assert!(!pair.ends[0].usable(), "the sender waits for room for ever");
+    end_all(pair, stream);
+}
+
+/// A frame of no bytes costs its sender no credit, and each one that names a block would take a chunk of the queue.
+#[test]
+fn a_block_is_in_one_queue_at_a_time() {
+    let pair = Pair::new();
+    let stream = Stream::open(&pair);
+    begin(&stream);
+    let (end, slot) = (pair.ends[0], stream.stream.slot);
+    let guard = end.lock_sending().unwrap();
+    for _ in 0..8 {
+        let ring = &mut guard.lane().ring;
+        let target = end.segment.reserve(end.side, ring, 8).unwrap().unwrap();
+        let header = Header { kind: Kind::Block, generation: stream.stream.generation, slot, length: 8 };
+        // SAFETY: room in the ring for a header and a word.
+        unsafe {
+            write_header(target, header);
+            target.add(8).cast::<u64>().write(BlockRef { block: 1, length: 0 }.to_word());
+        }
+        ring.advance(16);
+    }
+    guard.lane().ring.publish(&end.outgoing().producer);
+    drop(guard);
+    assert!(pair.ends[1].sort().is_ok());
+    assert!(!pair.ends[1].usable(), "eight chunks for nothing");
     end_all(pair, stream);
 }
 

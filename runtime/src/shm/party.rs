@@ -4,6 +4,7 @@
 use super::blocks::Blocks;
 use super::lock::SharedLock;
 use super::ring::{Consumer, Producer};
+use super::segment::BLOCK_WORDS;
 use crate::sys::{self, Answer};
 use convoy_aggregator::credit::{ReceiveCredit, SendCredit};
 use convoy_aggregator::gather::Gather;
@@ -75,6 +76,8 @@ pub struct LaneReceiving {
     pub batch: Batch,
     pub free_chunk: u32,
     pub fresh_chunk: u32,
+    /// The peer's blocks, a bit each, that are in a queue.
+    pub queued_blocks: [u64; BLOCK_WORDS],
 }
 
 /// The batch that frames are taken from at the moment: what was visible when its first frame was taken, within the
