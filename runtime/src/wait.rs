@@ -26,11 +26,11 @@ pub fn deadline_of(timeout: Option<&libc::timespec>) -> Option<u64> {
     timeout.map(|time| sys::now_ns().saturating_add(nanoseconds(time)))
 }
 
-/// How long to sleep until then; with `tick` no longer than a sleeper that no bell can wake may.
-pub fn time_left(deadline: Option<u64>, tick: bool) -> Option<libc::timespec> {
-    let left = deadline.map(|deadline| deadline.saturating_sub(sys::now_ns()));
-    let left = if tick { Some(left.unwrap_or(u64::MAX).min(nanoseconds(&TICK))) } else { left }?;
-    Some(libc::timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as i64 })
+/// How long to sleep until then, before the next look; with `tick` no longer than a sleeper that no bell can wake may.
+pub fn time_left(deadline: Option<u64>, tick: bool) -> libc::timespec {
+    let left = deadline.map_or(u64::MAX, |deadline| deadline.saturating_sub(sys::now_ns()));
+    let left = left.min(nanoseconds(if tick { &TICK } else { &LONGEST }));
+    libc::timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as i64 }
 }
 
 /// Between two looks of [`patiently`].
@@ -177,7 +177,7 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
         libc::pollfd { fd: lifeline, events: libc::POLLIN | libc::POLLRDHUP | urgent, revents: 0 },
         libc::pollfd { fd: bell.fd(), events: libc::POLLIN, revents: 0 },
     ];
-    let limit = if placed || timeout.is_some() { timeout } else { Some(TICK) };
+    let limit = timeout.or(Some(if placed { LONGEST } else { TICK }));
     let result = if may_go_on() {
         Ok(1)
     } else if before.breaking_since() || timeout.is_some() && before.any_since() {
@@ -198,7 +198,7 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
         socket.hint.store(true, Ordering::Relaxed);
     }
     match result {
-        Ok(0) if placed || timeout.is_some() => Err(libc::EAGAIN),
+        Ok(0) if timeout.is_some() => Err(libc::EAGAIN),
         Err(libc::EINTR) if timeout.is_none() && goes_on(before) => Ok(()),
         result => result.map(drop),
     }
@@ -223,6 +223,9 @@ pub fn for_return(fd: i32, channel: &Channel, slot: u32) -> Result<(), i32> {
 
 /// Between two looks of a sleeper that no bell can wake.
 const TICK: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+/// The longest sleep before the next look, for a ring that never comes: another process of the user may have scribbled over
+/// the words by which wakers know who sleeps.
+const LONGEST: libc::timespec = libc::timespec { tv_sec: 5, tv_nsec: 0 };
 
 fn sleep(set: &mut [libc::pollfd], mut limit: Option<libc::timespec>) -> Result<usize, i32> {
     stats::process().sleeps.add(1);

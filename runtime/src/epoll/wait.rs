@@ -208,7 +208,7 @@ impl Waiter<'_> {
         } else {
             stats::process().sleeps.add(1);
             let tick = self.instance.lock().tick || !rest.is_sure();
-            let filled = self.ask_kernel(events, wait::time_left(deadline, tick).as_ref());
+            let filled = self.ask_kernel(events, Some(&wait::time_left(deadline, tick)));
             self.instance.note_asked();
             filled
         };

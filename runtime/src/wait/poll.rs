@@ -290,10 +290,11 @@ impl Poll<'_> {
         } else {
             stats::process().sleeps.add(1);
             let mut limit = super::time_left(deadline, !placed);
-            let limit = limit.as_mut().map_or(core::ptr::null_mut(), |limit| limit as *mut libc::timespec);
-            // SAFETY: the set is valid, the others are null or valid.
+            // SAFETY: the set and the limit are valid, the mask null or valid.
             unsafe {
-                sys::cancellable(|| sys::ppoll(kernel_set.as_mut_ptr(), kernel_set.len(), limit, self.mask))
+                sys::cancellable(|| {
+                    sys::ppoll(kernel_set.as_mut_ptr(), kernel_set.len(), &mut limit, self.mask)
+                })
             }
         };
         drop(rest);
