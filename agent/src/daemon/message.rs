@@ -86,7 +86,8 @@ pub(crate) fn to_hex(bytes: &[u8]) -> String {
 
 pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
     let pair = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
-    (text.len() <= 1024 && text.len().is_multiple_of(2)).then_some(())?;
+    let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (digits && text.len() <= 1024 && text.len().is_multiple_of(2)).then_some(())?;
     (0..text.len()).step_by(2).map(pair).collect()
 }
 
@@ -111,5 +112,6 @@ mod tests {
         assert_eq!(from_hex(&to_hex(&[0, 15, 255])).unwrap(), [0, 15, 255]);
         assert_eq!(from_hex("0"), None);
         assert_eq!(from_hex("zz"), None);
+        assert_eq!(from_hex("+1"), None, "a sign is no digit");
     }
 }
