@@ -13,7 +13,7 @@ use core::fmt;
 pub const UNIT: u32 = 64;
 
 /// The sending end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SendLink {
     units: u32,
     /// Where the next batch may begin.
@@ -149,7 +149,7 @@ const fn is_old(difference: u32) -> bool {
 }
 
 /// The receiving end.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReceiveLink {
     expected: u32,
     /// Batches that arrived before one in front of them: their places by number.

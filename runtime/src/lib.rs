@@ -19,6 +19,9 @@
 //! Framing, credit and path switching are in `convoy-aggregator`; C types and errno are in `convoy-preload`.
 //! `unsafe` stands in `shm`, `sys`, `channel`, `iov`, and where kernel calls take the program's pointers.
 
+// What only the fuzz targets see links to what they do not.
+#![cfg_attr(feature = "fuzz", allow(rustdoc::private_intra_doc_links))]
+
 pub mod agent;
 pub mod api;
 mod background;
@@ -31,6 +34,8 @@ mod demote;
 mod epoll;
 mod flusher;
 mod fork;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod inside;
 mod iov;
 mod listing;

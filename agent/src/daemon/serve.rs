@@ -3,6 +3,9 @@
 //! One thread for all, which never waits for one of those who ask, so that the engine has nothing to do with slow or
 //! hostile ones: requests are short, answers have a deadline, and few are served at a time; others wait in the backlog.
 
+mod request;
+
+use self::request::{Asked, Page};
 use super::metrics;
 use super::status::Board;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,8 +19,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The longest request.
-const REQUEST: usize = 4 << 10;
 /// From the connection to the end of the answer.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// Connections at a time.
@@ -110,13 +111,6 @@ enum State {
     Waiting(Page),
     Writing(Vec<u8>, usize),
     Done,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Page {
-    Health,
-    Metrics,
-    Status,
 }
 
 impl Server {
@@ -237,48 +231,15 @@ fn again(error: &io::Error) -> bool {
 
 /// What follows from what was read until now.
 fn asked(request: Vec<u8>, board: &Board) -> State {
-    let answer = |status: &str| State::Writing(response(status, TEXT, &format!("{status}\n")), 0);
-    let end = |mark: &[u8]| request.windows(mark.len()).any(|window| window == mark);
-    if !end(b"\r\n\r\n") && !end(b"\n\n") {
-        return if request.len() > REQUEST {
-            answer("413 Content Too Large")
-        } else {
-            State::Reading(request)
-        };
-    }
-    let line = request.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
-    match page(line) {
-        Ok(Page::Health) if board.is_alive() => State::Writing(response("200 OK", TEXT, "ok\n"), 0),
-        Ok(Page::Health) => State::Writing(unavailable(), 0),
-        Ok(page) => {
+    match request::asked(&request) {
+        Asked::More => State::Reading(request),
+        Asked::Page(Page::Health) if board.is_alive() => State::Writing(response("200 OK", TEXT, "ok\n"), 0),
+        Asked::Page(Page::Health) => State::Writing(unavailable(), 0),
+        Asked::Page(page) => {
             board.ask();
             State::Waiting(page)
         }
-        Err(status) => answer(status),
-    }
-}
-
-/// The page that a request's first line asks for.
-fn page(line: &[u8]) -> Result<Page, &'static str> {
-    const BAD: &str = "400 Bad Request";
-    let line = std::str::from_utf8(line).map_err(|_| BAD)?;
-    let mut words = line.split(' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (words.next(), words.next(), words.next(), words.next())
-    else {
-        return Err(BAD);
-    };
-    if !version.starts_with("HTTP/1.") {
-        return Err(BAD);
-    }
-    if method != "GET" {
-        return Err("405 Method Not Allowed");
-    }
-    match target.split('?').next() {
-        Some("/health") => Ok(Page::Health),
-        Some("/metrics") => Ok(Page::Metrics),
-        Some("/status") => Ok(Page::Status),
-        _ => Err("404 Not Found"),
+        Asked::Refused(status) => State::Writing(response(status, TEXT, &format!("{status}\n")), 0),
     }
 }
 
@@ -340,30 +301,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_there_is_answered() {
-        assert_eq!(page(b"GET /health HTTP/1.1"), Ok(Page::Health));
-        assert_eq!(page(b"GET /metrics?a=b HTTP/1.0"), Ok(Page::Metrics));
-        for (line, status) in [
-            (&b"GET / HTTP/1.1"[..], "404 Not Found"),
-            (b"GET /../status HTTP/1.1", "404 Not Found"),
-            (b"POST /status HTTP/1.1", "405 Method Not Allowed"),
-            (b"GET /status", "400 Bad Request"),
-            (b"GET /status HTTP/1.1 x", "400 Bad Request"),
-            (b"\xff /status HTTP/1.1", "400 Bad Request"),
-            (b"", "400 Bad Request"),
-        ] {
-            assert_eq!(page(line), Err(status));
-        }
-    }
-
-    #[test]
     fn requests_come_in_pieces_and_have_an_end() {
         let board = Board::new();
         let mut request = b"GET /status HTTP/1.1\r\nHost: x\r\n".to_vec();
         assert!(matches!(asked(request.clone(), &board), State::Reading(_)));
         request.extend(b"\r\n");
         assert!(matches!(asked(request, &board), State::Waiting(Page::Status)));
-        let State::Writing(answer, 0) = asked(vec![b'x'; REQUEST + 1], &board) else { panic!("no answer") };
+        let State::Writing(answer, 0) = asked(vec![b'x'; request::LONGEST + 1], &board) else {
+            panic!("no answer")
+        };
         assert!(answer.starts_with(b"HTTP/1.0 413 "));
     }
 }
