@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::kit::pattern::Flow;
+use crate::kit::random::Random;
 use crate::{ALL_VARIANTS, Mode, Task, compare};
 
 /// The environment variable that carries the steps to the test program.
@@ -59,24 +59,9 @@ const VERBS: &[(&str, usize, u64)] = &[
     ("open", 1, 6),
 ];
 
-/// Numbers of a seed, out of the pattern that streams carry.
-struct Random(Flow);
-
-impl Random {
-    fn number(&mut self) -> u64 {
-        let bytes = self.0.peek(8).try_into().expect("eight bytes");
-        self.0.advance(8);
-        u64::from_le_bytes(bytes)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.number() % limit
-    }
-}
-
 /// A random program: a variant, and steps of one line each, `LINK VERB NUMBERS...`.
 pub fn generate(seed: u64) -> (&'static str, Vec<String>) {
-    let mut random = Random(Flow::new(seed));
+    let mut random = Random::new(seed);
     let variant = ALL_VARIANTS[random.below(ALL_VARIANTS.len() as u64) as usize];
     let total: u64 = VERBS.iter().map(|(.., weight)| weight).sum();
     let steps = 10 + random.below(50);

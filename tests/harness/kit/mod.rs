@@ -14,12 +14,14 @@ pub mod passing;
 pub mod pattern;
 pub mod pester;
 pub mod puppet;
+pub mod random;
 pub mod stream;
 pub mod sys;
 
 pub use case::{Case, Link};
 pub use errno::{Errno, Outcome, show};
 pub use filter::Filter;
+pub use random::Random;
 pub use stream::Stream;
 
 /// A case's function.
