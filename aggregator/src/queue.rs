@@ -152,6 +152,12 @@ impl<P: Piece> Queue<P> {
         self.streams.iter().flatten()
     }
 
+    /// Batches that were sent and are not known to be delivered, with their frames.
+    #[must_use]
+    pub fn undelivered(&self) -> usize {
+        self.sent.len()
+    }
+
     /// Bytes and frames that wait to be gathered into batches.
     #[must_use]
     pub const fn pending(&self) -> (u64, u64) {
