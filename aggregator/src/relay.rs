@@ -57,7 +57,8 @@ impl Relay {
         self.given <= self.granted
     }
 
-    /// Takes over what the other end says, if it can be true.
+    /// Takes over what the other end says, if it can be true. What cannot be changes nothing: it must not make the program,
+    /// which has not said it, look like a liar.
     ///
     /// # Errors
     /// What cannot be.
@@ -72,15 +73,21 @@ impl Relay {
             }
             Control::Announce { number, .. } => {
                 let next = number.wrapping_sub(self.there_announced) == 1;
-                self.there_announced = number;
                 let ahead = number.wrapping_sub(self.told.passed);
-                if next && ahead <= MOST_AHEAD { Ok(()) } else { Err("impossible path switch") }
+                if !next || ahead > MOST_AHEAD {
+                    return Err("impossible path switch");
+                }
+                self.there_announced = number;
+                Ok(())
             }
             Control::Passed(passed) => {
                 let forward = passed.wrapping_sub(self.there_passed) <= MOST_AHEAD;
-                self.there_passed = passed;
                 let behind = self.told.announced.wrapping_sub(passed) <= MOST_AHEAD;
-                if forward && behind { Ok(()) } else { Err("impossible path switch") }
+                if !forward || !behind {
+                    return Err("impossible path switch");
+                }
+                self.there_passed = passed;
+                Ok(())
             }
             _ => Ok(()),
         }
