@@ -12,6 +12,7 @@ use crate::stream::Recovery;
 use crate::world::World;
 use convoy_aggregator::path::Path;
 use convoy_aggregator::queue::Queue;
+use std::fmt::Write;
 
 /// How often a window doubles, at most.
 const MOST_WINDOWS: u64 = 8;
@@ -183,36 +184,60 @@ impl World {
 
     /// It takes too long.
     pub fn fail_stalled(&mut self) {
-        let index = (0..self.streams.len()).find(|index| {
-            let stream = &self.streams[*index];
-            !stream.tainted && stream.ends.iter().any(|end| !end.closed)
-        });
-        let Some(index) = index else {
-            return self.fail(
-                "everything drains when faults have ended",
-                "a liar's stream is left".into(),
-                None,
-            );
-        };
+        let open = |index: &usize| self.streams[*index].ends.iter().any(|end| !end.closed);
+        let honest = |index: &usize| !self.streams[*index].tainted;
+        let Some(index) = (0..self.streams.len()).filter(open).max_by_key(honest) else { return };
         let stream = &self.streams[index];
         let state = |e: usize| {
             let end = &stream.ends[e];
+            let lines = end.at.map(|at| {
+                let known = &self.channels[at.channel as usize];
+                (at.slot, at.generation, known.lost, known.lines[at.slot as usize])
+            });
             format!(
-                "end {e}: {}/{} sent, {} read, {} queued, {:?}, {:?}, finished {}, ended {:?}, closed {}, {} in the kernel",
+                "\n  end {e}: {}/{} sent, {} read, {} queued, {:?}, finished {}, ended {:?}, closed {}, {} in the kernel\n    {lines:?}",
                 end.sent,
                 end.total,
                 end.read,
                 end.queue.len(),
-                end.at,
                 end.recovery,
                 end.finished,
                 end.ended,
                 end.closed,
-                stream.wires[e].len()
+                stream.wires[e].len(),
             )
         };
-        let details = format!("{}; {}", state(0), state(1));
-        self.broken(index as u32, "everything drains when faults have ended", details);
+        let details = state(0) + &state(1) + &self.state_of_link(index);
+        let serial = stream.serial;
+        self.fail("everything drains when faults have ended", details, Some(serial));
+    }
+
+    /// The link of a stream, for people.
+    fn state_of_link(&self, index: usize) -> String {
+        let slot = |e: usize| {
+            let at = self.streams[index].ends[e].at?;
+            self.channels[at.channel as usize].port.as_ref()?.slots.get(at.slot as usize)?.as_ref()
+        };
+        let link = |e: usize| slot(e)?.link;
+        let mut text = String::new();
+        for (link, side, _) in [0, 1].into_iter().filter_map(link) {
+            let known = &self.links[link as usize];
+            let Some(side_known) = &known.sides[side] else { continue };
+            let queue = &side_known.queue;
+            let _ = write!(
+                text,
+                "\n  link {link}, side {side}: {:?} pending, {} news, {} in flight, {} undelivered, owes {:?}, {} untold, room {}, {} writing",
+                queue.pending(),
+                queue.controls.len(),
+                queue.send.in_flight(),
+                queue.undelivered(),
+                queue.owes,
+                queue.receive.untold(),
+                queue.send.has_room(self.plan.batch_bytes),
+                side_known.writing,
+            );
+        }
+        text
     }
 
     /// Nothing is left behind when all streams have ended.

@@ -187,8 +187,16 @@ impl World {
             }
         }
         for index in 0..self.streams.len() as u32 {
+            let tainted = self.streams[index as usize].tainted;
             for e in [0, 1] {
-                if !self.streams[index as usize].ends[e].closed {
+                if self.streams[index as usize].ends[e].closed {
+                    continue;
+                }
+                if tainted {
+                    // Liars may have told anything: their streams are given up.
+                    self.reset(index, e);
+                    self.close(index, e);
+                } else {
                     self.wake(index, e, 1);
                 }
             }

@@ -62,6 +62,8 @@ pub struct Plan {
 }
 
 const SECOND: u64 = 1_000_000;
+/// Bytes of a run in each direction, or it takes too long.
+const MOST_BYTES: u64 = 32 << 20;
 
 impl Plan {
     /// The parameters of a seed, of a kind if it is asked for.
@@ -87,6 +89,12 @@ impl Plan {
             Kind::Wide | Kind::Crowd => rng.between(10, 30),
         };
         let small = matches!(kind, Kind::Wide);
+        let bytes = match kind {
+            Kind::Deep => 1 << rng.between(8, 20),
+            Kind::Middle => 1 << rng.between(8, 16),
+            Kind::Wide | Kind::Crowd => 1 << rng.between(6, 12),
+        };
+        let streams = streams.min(MOST_BYTES / bytes).max(10);
         let batch_bytes = if small { 2 << 10 } else { rng.pick(&[1 << 10, 4 << 10, 64 << 10]) };
         let ordered = rng.once_in(2);
         Self {
@@ -98,11 +106,7 @@ impl Plan {
             streams,
             most_open,
             arrivals_every: (seconds * SECOND / 2 / streams).max(1),
-            bytes: match kind {
-                Kind::Deep => 1 << rng.between(8, 20),
-                Kind::Middle => 1 << rng.between(8, 16),
-                Kind::Wide | Kind::Crowd => 1 << rng.between(6, 12),
-            },
+            bytes,
             pause: rng.pick(&[200, 2_000, 20_000, 500_000]),
             calm_at: seconds * SECOND,
             patience: 300 * SECOND,
@@ -114,7 +118,7 @@ impl Plan {
             liars: rng.pick(&[0, 0, 4, 12]),
             lying_agents: rng.pick(&[0, 0, 0, 5]),
             lane_bytes: rng.pick(&[1 << 10, 16 << 10, 64 << 10, 256 << 10]),
-            link_bytes: (batch_bytes * if small { 4 } else { rng.pick(&[4, 16, 32]) }) as u32,
+            link_bytes: (batch_bytes * if small { 5 } else { rng.pick(&[5, 16, 32]) }) as u32,
             batch_bytes,
             depth: rng.pick(&[16, 64, 256]),
             places: if ordered { rng.pick(&[0, 1, 16]) } else { 0 },

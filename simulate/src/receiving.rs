@@ -228,7 +228,8 @@ impl World {
         }
         let sorted = channel.lanes[1 - place.side].frames.is_empty();
         if !channel.is_far() {
-            return !pending && sorted;
+            let killed = self.streams[index as usize].wires[1 - e].ending() == Some(Ending::Reset);
+            return (!pending || killed) && sorted;
         }
         sorted && line.flags & STAYS != 0 && !pending || sorted && line.state == SlotState::Closed
     }

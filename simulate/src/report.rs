@@ -172,7 +172,7 @@ pub struct Trace {
     lines: VecDeque<String>,
 }
 
-const MOST_LINES: usize = 60;
+const MOST_LINES: usize = 6000;
 
 impl Trace {
     /// Of the stream with that serial number.

@@ -35,7 +35,7 @@ impl World {
     pub fn act(&mut self, index: u32, e: usize, epoch: u32) {
         let now = self.clock.now;
         let Some(stream) = self.stream(index, epoch) else { return };
-        if stream.ends[e].act_at != Some(now) {
+        if stream.ends[e].act_at != Some(now) || stream.ends[e].closed {
             return;
         }
         stream.ends[e].act_at = None;

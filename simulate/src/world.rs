@@ -134,6 +134,7 @@ impl World {
         while self.failure.is_none() {
             let Some(event) = self.clock.next() else { return true };
             if self.report.events >= most_events {
+                self.report.virtual_us += self.clock.now;
                 return false;
             }
             self.report.events += 1;
