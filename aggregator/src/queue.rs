@@ -283,6 +283,12 @@ impl<P: Piece> Queue<P> {
         self.sent.get_mut(index).map(core::mem::take).unwrap_or_default()
     }
 
+    /// The frames of all batches that are not known to be delivered, by program and number. When the link is gone nobody says so
+    /// any more: those of streams that have ended are not needed.
+    pub fn unsettled(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.sent.iter().flatten().copied()
+    }
+
     /// See [`Queue::take_sent`].
     pub fn return_list(&mut self, mut list: Vec<(usize, u64)>) {
         list.clear();

@@ -227,6 +227,17 @@ impl World {
         frames.into_iter().for_each(|frame| lane.finish(frame));
     }
 
+    /// Nobody will say any more whether a frame has arrived: if its stream has ended at both ends it is not needed.
+    pub fn finish_ended(&mut self, channel: usize, number: u64) {
+        let known = &mut self.channels[channel];
+        let frame = known.lanes[0].get(number);
+        let Some(header) = frame.and_then(|frame| frame.header(known.lines.len())) else { return };
+        let slot = known.port.as_mut().and_then(|port| port.slot(header.slot));
+        if slot.is_none_or(|slot| slot.generation != header.generation) {
+            known.lanes[0].finish(number);
+        }
+    }
+
     /// Gives bytes to a program: true when all found room, otherwise the rest is held. Nothing when they are more than it has
     /// granted.
     pub fn give(&mut self, channel: u32, slot: u32, bytes: &[u8], origin: (LinkEnd, u32)) -> Option<bool> {

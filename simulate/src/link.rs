@@ -510,6 +510,7 @@ impl World {
         let Some(lost) = known.sides[side].take() else { return };
         known.retry_at = self.clock.now + BETWEEN_PROPOSALS;
         let token = known.token;
+        lost.queue.unsettled().for_each(|(channel, frame)| self.finish_ended(channel, frame));
         let streams = lost.queue.streams().map(|stream| (stream.program as u32, stream.slot)).collect();
         self.lose_streams(streams);
         let delay = self.rng.skewed(2_000_000);

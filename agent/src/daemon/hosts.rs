@@ -295,6 +295,11 @@ impl Engine {
         let held = self.programs.iter_mut().flatten().flat_map(|program| program.overflow.iter_mut());
         held.filter(|held| matches!(held.origin, Origin::Batch { link, .. } if link == index))
             .for_each(|held| held.origin = Origin::Batch { link: NO_LINK, sequence: 0 });
+        for (program, frame) in link.queue.unsettled() {
+            if let Some(program) = self.programs.get_mut(program).and_then(Option::as_mut) {
+                program.finish_ended(frame);
+            }
+        }
         let lost = link.queue.streams().map(|stream| (stream.program, stream.slot)).collect();
         self.lose_streams(lost);
     }

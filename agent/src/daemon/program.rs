@@ -278,6 +278,16 @@ impl Program {
         frames.into_iter().for_each(|frame| self.finish(frame));
     }
 
+    /// Nobody will say any more whether a frame has arrived. If its stream has ended at both ends that does not matter; otherwise
+    /// the program would never get its room back.
+    pub(crate) fn finish_ended(&mut self, frame: u64) {
+        let Some(retained) = self.retained.get(frame.wrapping_sub(self.first) as usize) else { return };
+        let slot = self.slots.get(retained.slot as usize).and_then(Option::as_ref);
+        if slot.is_none_or(|slot| slot.generation != retained.generation) {
+            self.finish(frame);
+        }
+    }
+
     /// Whether frames are not with the other host yet.
     pub(crate) fn retains(&self) -> bool {
         !self.retained.is_empty()
