@@ -106,6 +106,14 @@ pub struct Queue<P> {
     announced: VecDeque<(u32, StreamNumber, u32)>,
 }
 
+/// The smallest ring, in bytes, for batches of at most `batch` bytes, of which a sender posts two only when both have room beside
+/// `answers` bytes. That room is in one piece: as much may be skipped at the end of the ring, and batches that are nothing but
+/// answers stay in it until something else comes the other way.
+#[must_use]
+pub const fn least_ring(batch: usize, answers: usize) -> usize {
+    2 * (2 * batch + answers) + answers
+}
+
 /// Batches that may be on their way while small ones still leave at once.
 const EAGER: usize = 3;
 /// Batches that arrive before an answer is sent for its own sake. Fewer than a sender has on their way before it gathers.
@@ -299,9 +307,13 @@ impl<P: Piece> Queue<P> {
 
     /// All batches before `sequence` were delivered.
     pub fn forget_before(&mut self, sequence: u32) {
-        let count = (sequence.wrapping_sub(self.oldest) as usize).min(self.sent.len());
-        self.sent.drain(..count);
-        self.oldest = self.oldest.wrapping_add(count as u32);
+        let count = sequence.wrapping_sub(self.oldest);
+        if count as usize > self.sent.len() {
+            // Old news: what was sent since is still to be delivered.
+            return;
+        }
+        self.sent.drain(..count as usize);
+        self.oldest = sequence;
     }
 
     /// The next switch that the other host knows of, now that it has consumed all batches before `consumed`.

@@ -17,7 +17,7 @@ use std::fmt::Write;
 /// How often a window doubles, at most.
 const MOST_WINDOWS: u64 = 8;
 /// After the last stream has ended, news still travel for so long.
-const SETTLING: u64 = 15_000_000;
+const SETTLING: u64 = 25_000_000;
 
 impl World {
     /// Something about a stream is not as it has to be; of a liar's stream nothing has to.

@@ -3,6 +3,7 @@
 
 use crate::channel::Payload;
 use crate::clock::Event;
+use crate::plan::ANSWERS;
 use crate::port::LinkEnd;
 use crate::world::World;
 use convoy_aggregator::batch::{Control, HEAD_BYTES, Head, Record, Records};
@@ -19,6 +20,8 @@ const PER_TURN: usize = 4;
 const RESERVE: usize = 8;
 /// How long a batch may go unanswered.
 const SILENCE_US: u64 = 4_000_000;
+/// After so long, or twice as long, a rail gives up to repeat a write.
+const REPORT_AFTER: u64 = 6_000_000;
 const BETWEEN_PROPOSALS: u64 = 1_000_000;
 
 /// One end.
@@ -43,6 +46,8 @@ pub struct Link {
     pub retry_at: u64,
     /// A write was lost on a rail that keeps order: none lands after it.
     broken: bool,
+    /// Its ends are going to be told of a write that was lost.
+    reported: bool,
 }
 
 impl Link {
@@ -122,7 +127,15 @@ impl World {
         }
         let index = self.links.len() as u32;
         let sides = [None, None];
-        self.links.push(Link { hosts: [low, high], rail, token: 0, sides, retry_at: 0, broken: false });
+        self.links.push(Link {
+            hosts: [low, high],
+            rail,
+            token: 0,
+            sides,
+            retry_at: 0,
+            broken: false,
+            reported: false,
+        });
         self.link_of.insert((low, high, rail), index);
         self.hosts[low as usize].linked.push(index);
         if high != low {
@@ -150,7 +163,7 @@ impl World {
         let link = &mut self.links[index as usize];
         link.token += 1;
         link.sides = sides;
-        link.broken = false;
+        (link.broken, link.reported) = (false, false);
         self.report.most.links = self.report.most.links.max(self.links.len() as u64);
     }
 
@@ -193,7 +206,6 @@ impl World {
     fn transmit_one(&mut self, link: u32, side: usize, answer: bool) -> bool {
         let now = self.clock.now;
         let (batch_bytes, depth) = (self.plan.batch_bytes, self.plan.depth);
-        let answers = batch_bytes / 8;
         let Some(known) = self.links[link as usize].sides[side].as_mut() else { return false };
         let queue = &mut known.queue;
         let untold = queue.must_answer();
@@ -204,7 +216,7 @@ impl World {
         }
         let batches = usize::from(wanted) + usize::from(large);
         if queue.send.in_flight() + known.writing + RESERVE >= depth
-            || !queue.send.has_room(batch_bytes * batches + answers)
+            || !queue.send.has_room(batch_bytes * batches + ANSWERS)
         {
             // Both sides may be full: an answer has room of its own.
             let room = queue.send.in_flight() + known.writing < depth && queue.send.has_room(HEAD_BYTES);
@@ -286,7 +298,7 @@ impl World {
             self.clock.after(delay, Event::Written { link, side: side as u8, token });
         }
         if !up || lost || known.broken {
-            return;
+            return self.report_loss(link);
         }
         let delay = self.plan.flight + self.rng.below(self.plan.jitter + 1);
         let Some(sender) = &mut known.sides[side] else { return };
@@ -309,6 +321,19 @@ impl World {
         }
         let delay = at - self.clock.now;
         self.clock.after(delay, Event::Land { flight: index });
+    }
+
+    /// A rail tells of a write that did not arrive, late: mostly its absence is noticed before.
+    fn report_loss(&mut self, link: u32) {
+        let known = &mut self.links[link as usize];
+        if std::mem::replace(&mut known.reported, true) {
+            return;
+        }
+        let token = known.token;
+        for side in [0, 1] {
+            let delay = REPORT_AFTER + self.rng.below(REPORT_AFTER);
+            self.clock.after(delay, Event::Down { link, side, token });
+        }
     }
 
     /// A write lands.

@@ -2,6 +2,7 @@
 
 use crate::rng::Rng;
 use clap::ValueEnum;
+use convoy_aggregator::queue::least_ring;
 
 /// The kind of a run; a seed has one unless it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -61,6 +62,8 @@ pub struct Plan {
     pub delay_us: u32,
 }
 
+/// Bytes of a link's ring that are kept for answers.
+pub const ANSWERS: usize = 2 << 10;
 const SECOND: u64 = 1_000_000;
 /// Bytes of a run in each direction, or it takes too long.
 const MOST_BYTES: u64 = 32 << 20;
@@ -118,7 +121,8 @@ impl Plan {
             liars: rng.pick(&[0, 0, 4, 12]),
             lying_agents: rng.pick(&[0, 0, 0, 5]),
             lane_bytes: rng.pick(&[1 << 10, 16 << 10, 64 << 10, 256 << 10]),
-            link_bytes: (batch_bytes * if small { 5 } else { rng.pick(&[5, 16, 32]) }) as u32,
+            link_bytes: least_ring(batch_bytes, ANSWERS).next_multiple_of(1 << 10) as u32
+                * if small { 1 } else { rng.pick(&[1, 4, 8]) },
             batch_bytes,
             depth: rng.pick(&[16, 64, 256]),
             places: if ordered { rng.pick(&[0, 1, 16]) } else { 0 },

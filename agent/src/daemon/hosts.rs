@@ -7,7 +7,9 @@ use super::link::{BATCH_BYTES, BUFFERS, Link, LinkState, PLACE_BYTES, PLACES, RI
 use super::message::{Message, Places, from_hex, to_hex};
 use super::program::{NO_LINK, Origin};
 use super::sessions::Ends;
+use super::transmit::ANSWERS;
 use convoy_aggregator::link::SendLink;
+use convoy_aggregator::queue::least_ring;
 use convoy_control::peers::{Event, PeerId};
 use convoy_control::policy::Spread;
 use convoy_fabric::{Access, LinkId, RemoteMemory};
@@ -20,8 +22,8 @@ const BETWEEN_PROPOSALS: Duration = Duration::from_secs(1);
 const BETWEEN_REPAIRS: Duration = Duration::from_secs(5);
 /// How long a batch may go unanswered, in microseconds.
 const SILENCE_US: u64 = 4_000_000;
-/// Sizes of a ring that a peer may offer.
-const RINGS: std::ops::RangeInclusive<u64> = 4 * BATCH_BYTES as u64..=1 << 30;
+/// Sizes of a ring that a peer may offer: in a smaller one both ends could wait for each other.
+const RINGS: std::ops::RangeInclusive<u64> = least_ring(BATCH_BYTES, ANSWERS) as u64..=1 << 30;
 
 /// Sizes of the places for large payloads that a peer may offer.
 const PLACES_THERE: std::ops::RangeInclusive<u64> = PLACE_BYTES as u64..=1 << 30;

@@ -9,7 +9,7 @@ use convoy_fabric::{Fabric, PostError, Source, Write};
 use convoy_runtime::port::{Lie, SlotState};
 
 /// Bytes of the peer's ring that are kept for answers.
-const ANSWERS: usize = 8 << 10;
+pub(super) const ANSWERS: usize = 8 << 10;
 /// Writes that a turn may post, beside those on their way.
 const RESERVE: usize = 8;
 
