@@ -4,6 +4,7 @@ use crate::plan::Kind;
 use crate::report::{Digest, Report};
 use crate::rng::mix;
 use crate::world::World;
+use crate::{chart, scale};
 use clap::Parser;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +32,12 @@ pub struct Arguments {
     /// Leave out the stored seeds
     #[arg(long)]
     new: bool,
+    /// Print what a host needs among 10, 1,000 and 10,000, instead
+    #[arg(long)]
+    scale: bool,
+    /// Draw the same as SVG, instead
+    #[arg(long)]
+    chart: bool,
     /// One line for each seed
     #[arg(long)]
     verbose: bool,
@@ -46,6 +53,14 @@ static CURRENT: AtomicU64 = AtomicU64::new(0);
 
 /// Runs a campaign. Fails with the first seed that does.
 pub fn run(arguments: &Arguments) -> ExitCode {
+    if arguments.scale || arguments.chart {
+        if arguments.chart {
+            print!("{}", chart::svg())
+        } else {
+            scale::print()
+        }
+        return ExitCode::SUCCESS;
+    }
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         eprintln!("the core panicked; again: {}", replay(CURRENT.load(Ordering::Relaxed), None));

@@ -105,6 +105,14 @@ impl World {
             );
         } else if end.arrived > limit || limit > read + most {
             self.broken(index, credit, format!("end {e}: {} of {limit} arrived, {read} read", end.arrived));
+        } else if limit + 1 < read + end.window / 2 {
+            // A receiver grants as soon as half a window is free.
+            let window = end.window;
+            self.broken(
+                index,
+                credit,
+                format!("end {e}: credit is lost: {limit} granted, {read} read, window {window}"),
+            );
         } else if queued > most {
             self.broken(index, bound, format!("end {e}: {queued} bytes queued, window {most}"));
         } else if let Some(other) = stream.ends[1 - e].at

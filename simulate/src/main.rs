@@ -3,6 +3,7 @@
 mod agent;
 mod campaign;
 mod channel;
+mod chart;
 mod check;
 mod clock;
 mod faults;
@@ -17,6 +18,7 @@ mod receiving;
 mod report;
 mod returning;
 mod rng;
+mod scale;
 mod sending;
 mod stream;
 mod world;

@@ -32,6 +32,8 @@ pub struct Plan {
     pub arrivals_every: u64,
     /// The longest stream, in bytes each way.
     pub bytes: u64,
+    /// Calls in which a stream is sent, at least.
+    pub calls: u64,
     /// The longest pause of a program between two calls.
     pub pause: u64,
     /// When faults end. Everything must have drained `patience` later.
@@ -95,7 +97,7 @@ impl Plan {
         let bytes = match kind {
             Kind::Deep => 1 << rng.between(8, 20),
             Kind::Middle => 1 << rng.between(8, 16),
-            Kind::Wide | Kind::Crowd => 1 << rng.between(6, 12),
+            Kind::Wide | Kind::Crowd => 1 << rng.between(6, 11),
         };
         let streams = streams.min(MOST_BYTES / bytes).max(10);
         let batch_bytes = if small { 2 << 10 } else { rng.pick(&[1 << 10, 4 << 10, 64 << 10]) };
@@ -110,6 +112,7 @@ impl Plan {
             most_open,
             arrivals_every: (seconds * SECOND / 2 / streams).max(1),
             bytes,
+            calls: if matches!(kind, Kind::Wide | Kind::Crowd) { 3 } else { 8 },
             pause: rng.pick(&[200, 2_000, 20_000, 500_000]),
             calm_at: seconds * SECOND,
             patience: 300 * SECOND,

@@ -76,7 +76,7 @@ impl World {
         }
         let (left, place, recovery) = (end.total - end.sent, end.at, end.recovery);
         // Streams of few bytes have several calls, too.
-        let most = BYTES_OF_A_CALL.min(end.total / 8 + 1);
+        let most = BYTES_OF_A_CALL.min(end.total / self.plan.calls + 1);
         let wanted = left.min(self.rng.skewed(most)) as usize;
         match place.filter(|_| recovery == Recovery::None) {
             Some(place) => self.send_attached(index, e, place, wanted),

@@ -3,12 +3,12 @@
 use super::broker::Host;
 use super::engine::{Engine, Rail};
 use super::large;
-use super::link::{BATCH_BYTES, BUFFERS, Link, LinkState, PLACE_BYTES, PLACES, RING_BYTES};
+use super::link::{Link, LinkState};
 use super::message::{Message, Places, from_hex, to_hex};
 use super::program::{NO_LINK, Origin};
 use super::sessions::Ends;
 use super::transmit::ANSWERS;
-use convoy_aggregator::link::SendLink;
+use convoy_aggregator::link::{BATCH_BYTES, BUFFERS, PLACE_BYTES, PLACES, RING_BYTES, SendLink};
 use convoy_aggregator::queue::least_ring;
 use convoy_control::peers::{Event, PeerId};
 use convoy_control::policy::Spread;

@@ -4,8 +4,9 @@
 //! Only where writes are placed in the order in which they are posted: the batch is behind its payload then.
 
 use super::engine::Engine;
-use super::link::{Link, PLACE_BYTES};
+use super::link::Link;
 use super::program::Payload;
+use convoy_aggregator::link::PLACE_BYTES;
 use convoy_aggregator::queue::StreamNumber;
 use convoy_fabric::{Limits, PostError, RemoteMemory, Source, Write};
 

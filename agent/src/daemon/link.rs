@@ -5,20 +5,10 @@ use super::program::Payload;
 use super::wire::Wire;
 use super::worth::Worth;
 use convoy_aggregator::gather::Thresholds;
+use convoy_aggregator::link::RING_BYTES;
 use convoy_aggregator::queue::Queue;
 use convoy_fabric::{LinkId, MemoryId, RemoteMemory};
 use std::time::Instant;
-
-/// Bytes of the ring into which a peer writes.
-pub(crate) const RING_BYTES: u32 = 2 << 20;
-/// The largest batch.
-pub(crate) const BATCH_BYTES: usize = 64 << 10;
-/// Bytes of a place for a large payload: as much as a block of a program holds.
-pub(crate) const PLACE_BYTES: usize = 16 << 10;
-/// Places of a link.
-pub(crate) const PLACES: usize = 128;
-/// Send buffers of a link.
-pub(crate) const BUFFERS: u32 = 32;
 
 /// One link.
 pub(crate) struct Link {

@@ -2,9 +2,9 @@
 
 use super::joint::Joint;
 use super::large::LARGE;
-use super::link::PLACE_BYTES;
 use super::slot::{Slot, said};
 use convoy_aggregator::batch::Control;
+use convoy_aggregator::link::PLACE_BYTES;
 use convoy_aggregator::queue::{self, StreamNumber};
 use convoy_runtime::agent::{protocol, server};
 use convoy_runtime::port::{JOINED, Lie, Piece, Port, READY, RECOVERED, Sent, SlotState, WORTH};

@@ -5,7 +5,7 @@ use super::large;
 use super::link::LinkState;
 use super::program::{GiveError, Origin, Program};
 use convoy_aggregator::batch::{Control, HEAD_BYTES, Head, Record, Records};
-use convoy_aggregator::link::UNIT;
+use convoy_aggregator::link::{BATCH_BYTES, UNIT};
 use convoy_fabric::Event;
 use convoy_runtime::port::{Port, SlotState, fence_before_ring};
 
@@ -84,7 +84,7 @@ impl Engine {
         let mut whole = fabric.read(link.ring, offset, &mut bytes);
         let head = Head::read(&bytes).unwrap_or_default();
         let length = head.length as usize;
-        if head.sequence != sequence || !(HEAD_BYTES..=super::link::BATCH_BYTES).contains(&length) {
+        if head.sequence != sequence || !(HEAD_BYTES..=BATCH_BYTES).contains(&length) {
             return Err("a batch that was changed".into());
         }
         bytes.resize(length, 0);

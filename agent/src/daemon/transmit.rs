@@ -1,9 +1,10 @@
 //! From programs' rings into batches: frames are taken, gathered by stream, written.
 
 use super::engine::Engine;
-use super::link::{BATCH_BYTES, Link, LinkState};
+use super::link::{Link, LinkState};
 use super::program::{Payload, Program, Target};
 use convoy_aggregator::batch::HEAD_BYTES;
+use convoy_aggregator::link::BATCH_BYTES;
 use convoy_aggregator::queue::Built;
 use convoy_fabric::{Fabric, PostError, Source, Write};
 use convoy_runtime::port::{Lie, SlotState};
