@@ -1,6 +1,15 @@
-//! `convoy-simulate`: Convoy's core under deterministic simulation. See `docs/scale.md` and `docs/design.md`.
+//! `convoy-simulate`: Convoy's core, which is `convoy-aggregator`, under deterministic simulation: many hosts, virtual time, faults and
+//! liars. See `docs/simulation.md`.
+//!
+//! - [`campaign`]: which seeds run; [`plan`]: what a seed stands for; [`report`]: what came of it.
+//! - [`world`]: everything there is, and the loop; [`clock`], [`rng`], [`pattern`].
+//! - [`joining`], [`sending`], [`receiving`], [`returning`]: programs and their [`stream`]s; [`channel`], [`kernel`]: the two paths.
+//! - [`agent`], [`slots`], [`port`]: agents and programs; [`link`], [`transmit`], [`arriving`]: agents among themselves.
+//! - [`faults`], [`lies`]: what goes wrong; [`check`]: what has to be true.
+//! - [`scale`], [`chart`]: what a host needs among many.
 
 mod agent;
+mod arriving;
 mod campaign;
 mod channel;
 mod chart;
@@ -20,7 +29,9 @@ mod returning;
 mod rng;
 mod scale;
 mod sending;
+mod slots;
 mod stream;
+mod transmit;
 mod world;
 
 use clap::Parser;

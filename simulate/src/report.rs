@@ -25,7 +25,7 @@ pub struct Report {
     pub lies_seen: u64,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, u64>,
-    /// Bytes that were in use at most: of a link end, a channel, a stream's end, and in all.
+    /// Bytes that were in use at most: of a link end, a channel, a stream's end.
     pub most: Most,
 }
 
@@ -35,7 +35,6 @@ pub struct Most {
     pub link: u64,
     pub channel: u64,
     pub end: u64,
-    pub total: u64,
     pub streams: u64,
     pub links: u64,
     /// Batches that were sent and not delivered.
@@ -74,7 +73,6 @@ impl Report {
         most.link = most.link.max(more.link);
         most.channel = most.channel.max(more.channel);
         most.end = most.end.max(more.end);
-        most.total = most.total.max(more.total);
         most.streams = most.streams.max(more.streams);
         most.links = most.links.max(more.links);
         most.undelivered = most.undelivered.max(more.undelivered);
@@ -98,11 +96,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "most memory      {} B a link end, {} B a channel, {} B a stream's end, {} MiB in all",
-            self.most.link,
-            self.most.channel,
-            self.most.end,
-            self.most.total >> 20
+            "most memory      {} B a link end, {} B a channel, {} B a stream's end; {} batches undelivered",
+            self.most.link, self.most.channel, self.most.end, self.most.undelivered
         )?;
         let faults: Vec<String> = self.faults.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         write!(f, "faults           {}", if faults.is_empty() { "none".into() } else { faults.join(", ") })

@@ -290,6 +290,7 @@ impl Engine {
             return;
         };
         let Some((slot, generation)) = self.enter_stream(program, id, link, stream, true) else {
+            self.links[link].iter_mut().for_each(|link| link.queue.return_stream(stream));
             self.decline_ends(&ends, Reason::Limit);
             return;
         };
