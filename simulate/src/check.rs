@@ -175,7 +175,8 @@ impl World {
         let inside = used.iter().zip(&known.lanes).all(|(used, lane)| *used <= lane.capacity);
         let bytes = (used[0] + used[1] + held) as u64;
         self.report.most.channel = self.report.most.channel.max(bytes);
-        if !(inside && held as u64 <= granted) && !self.channel_has_liar(index) {
+        let within = inside && held as u64 <= granted;
+        if !within && !self.channel_has_liar(index) {
             self.fail(
                 "memory of a channel is bounded",
                 format!("channel {index}: {used:?} in rings, {held} held of {granted} granted"),

@@ -12,14 +12,18 @@ const CHANGES_BATCH: u64 = 40;
 impl World {
     /// One of the liars lies.
     pub fn lie(&mut self) {
-        let programs = self.programs.len() as u64;
-        let program = self.rng.below(programs) as usize;
+        let lies = |program: &usize| {
+            let known = &self.programs[*program];
+            known.liar || self.hosts[known.host as usize].liar
+        };
+        let liars: Vec<usize> = (0..self.programs.len()).filter(lies).collect();
+        if liars.is_empty() {
+            return;
+        }
+        let program = self.rng.pick(&liars);
         let host = self.programs[program].host;
         if self.hosts[host as usize].liar {
             return self.agent_lies(host);
-        }
-        if !self.programs[program].liar {
-            return;
         }
         let current = |(channel, life): &(u32, u32)| self.channels[*channel as usize].life == *life;
         let to_agent = self.programs[program].channel.filter(current).map(|(channel, _)| (channel, 0));

@@ -3,6 +3,7 @@
 
 use crate::channel::{JOINED, Place, RECOVERED, STAYS, SlotState};
 use crate::clock::Event;
+use crate::kernel::{Ending, Wire};
 use crate::stream::Recovery;
 use crate::world::World;
 use convoy_aggregator::record::{Place as Progress, RECORD_BYTES, Record, in_order};
@@ -133,6 +134,9 @@ impl World {
                 Step::Over => self.end_returning(index, e, Recovery::Done),
                 Step::Failed(why) => {
                     self.note(index, || format!("end {e} cannot return: {why}"));
+                    if !self.streams[index as usize].wires.iter().any(Wire::is_ended) {
+                        self.broken(index, "a return fails only with its connection", why.into());
+                    }
                     self.give_up(index, e, &mut returning);
                 }
             }
@@ -257,8 +261,8 @@ impl World {
         self.end_returning(index, e, Recovery::Failed);
         let stream = &mut self.streams[index as usize];
         stream.ends[e].finished = true;
-        stream.wires[1 - e].end(crate::kernel::Ending::Reset);
-        self.end_wire(index, e, crate::kernel::Ending::Reset);
+        stream.wires[1 - e].end(Ending::Reset);
+        self.end_wire(index, e, Ending::Reset);
     }
 
     fn end_returning(&mut self, index: u32, e: usize, outcome: Recovery) {
