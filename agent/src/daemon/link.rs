@@ -5,7 +5,7 @@ use super::program::Payload;
 use super::wire::Wire;
 use super::worth::Worth;
 use convoy_aggregator::gather::Thresholds;
-use convoy_aggregator::link::RING_BYTES;
+use convoy_aggregator::link::{BUFFERS, RING_BYTES};
 use convoy_aggregator::queue::Queue;
 use convoy_fabric::{LinkId, MemoryId, RemoteMemory};
 use std::time::Instant;
