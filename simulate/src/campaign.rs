@@ -79,7 +79,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         None => start.elapsed() < limit,
     };
     let passed = match arguments.seed {
-        Some(seed) => campaign.one(seed, arguments.kind),
+        Some(seed) => campaign.one(seed, arguments.kind, &|| false),
         None => campaign.many(arguments, go_on),
     };
     if !passed {
@@ -108,7 +108,7 @@ impl Campaign {
     fn many(&mut self, arguments: &Arguments, go_on: impl Fn(&Report) -> bool) -> bool {
         let stored = if arguments.new { Vec::new() } else { stored() };
         for (seed, kind) in stored {
-            if !self.one(seed, Some(kind)) {
+            if !self.one(seed, Some(kind), &|| !go_on(&Report::default())) {
                 return false;
             }
         }
@@ -117,7 +117,7 @@ impl Campaign {
         println!("new seeds        from {first}");
         let mut seed = first;
         while go_on(&self.total) {
-            if !self.one(seed, arguments.kind) {
+            if !self.one(seed, arguments.kind, &|| !go_on(&Report::default())) {
                 return false;
             }
             seed += 1;
@@ -126,14 +126,17 @@ impl Campaign {
     }
 
     /// Runs a seed. A failure is run again to see what happened to the stream.
-    fn one(&mut self, seed: u64, kind: Option<Kind>) -> bool {
+    fn one(&mut self, seed: u64, kind: Option<Kind>, stop: &dyn Fn() -> bool) -> bool {
         CURRENT.store(seed, Ordering::Relaxed);
         let start = Instant::now();
         let mut world = World::new(seed, kind, None);
-        let ended = world.run(MOST_EVENTS);
+        let ended = world.run(MOST_EVENTS, stop);
         self.seeds += 1;
         self.total.add(&world.report);
-        self.digest.add_digest(world.digest);
+        if ended {
+            // How far another one came is no matter of the seed.
+            self.digest.add_digest(world.digest);
+        }
         if self.verbose {
             let report = &world.report;
             println!(
@@ -154,7 +157,7 @@ impl Campaign {
         if let Some(stream) = failure.stream {
             drop(world.streams);
             let mut again = World::new(seed, kind, Some(stream));
-            again.run(MOST_EVENTS);
+            again.run(MOST_EVENTS, &|| false);
             println!("  stream {stream}, the last that happened:");
             again.trace.lines().for_each(|line| println!("  {line}"));
         }

@@ -129,11 +129,12 @@ impl World {
         }
     }
 
-    /// Lets everything happen, up to the end, a failure or so many events. False when events are left.
-    pub fn run(&mut self, most_events: u64) -> bool {
+    /// Lets everything happen, up to the end, a failure or so many events, or until it is to `stop`. False when events are left.
+    pub fn run(&mut self, most_events: u64, stop: &dyn Fn() -> bool) -> bool {
         while self.failure.is_none() {
             let Some(event) = self.clock.next() else { return true };
-            if self.report.events >= most_events {
+            let asks = self.report.events.is_multiple_of(ASK_EVERY);
+            if self.report.events >= most_events || asks && stop() {
                 self.report.virtual_us += self.clock.now;
                 return false;
             }
@@ -227,3 +228,4 @@ impl World {
 /// Between two looks of an agent at what is due by the clock.
 pub const TICK: u64 = 500_000;
 const CHECK_EVERY: u64 = 256;
+const ASK_EVERY: u64 = 65_536;
