@@ -22,7 +22,6 @@ mod large;
 mod link;
 mod message;
 mod metrics;
-mod owes;
 mod program;
 mod receive;
 mod registrations;

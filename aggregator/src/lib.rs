@@ -17,9 +17,11 @@
 //!
 //! - [`wire`]: the header word of a frame, the reference to a pool block, and how much room a frame takes.
 //! - [`batch`]: what one write between hosts carries; [`link`]: the ring of batches, as each end keeps it.
+//! - [`queue`]: what one end of a link has to send, and when it answers; [`relay`]: a stream as an agent passes it on.
 //! - [`gather`]: when a batch leaves: at once on an idle link, together on a busy one.
 //! - [`credit`]: how many bytes a stream may have outstanding on the channel.
 //! - [`path`]: which path, kernel or channel, a direction is on, and where it changes over.
+//! - [`record`]: what the ends tell each other when the way to another host is gone, and how bytes are put in order then.
 //! - [`overhead`]: what a batch costs on the wire, for the counters.
 //! - [`stream`]: one direction's credit and path with its byte counts, the whole protocol in one object.
 //!
@@ -47,5 +49,8 @@ pub mod gather;
 pub mod link;
 pub mod overhead;
 pub mod path;
+pub mod queue;
+pub mod record;
+pub mod relay;
 pub mod stream;
 pub mod wire;

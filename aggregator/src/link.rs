@@ -11,6 +11,16 @@ use core::fmt;
 
 /// Batches begin at multiples of this many bytes.
 pub const UNIT: u32 = 64;
+/// Bytes of the ring that an end has its peer write into.
+pub const RING_BYTES: u32 = 2 << 20;
+/// The largest batch, in bytes.
+pub const BATCH_BYTES: usize = 64 << 10;
+/// Bytes of a place for a large payload: as much as a block of a program holds.
+pub const PLACE_BYTES: usize = 16 << 10;
+/// Places of an end.
+pub const PLACES: usize = 128;
+/// Memory for batches that are being sent: so many of the largest.
+pub const BUFFERS: u32 = 32;
 
 /// The sending end.
 #[derive(Clone, Debug, PartialEq, Eq)]

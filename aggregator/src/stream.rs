@@ -176,6 +176,11 @@ impl ReceiveHalf {
         self.counts
     }
 
+    /// Lets so many bytes be outstanding from the next grant on; see [`ReceiveCredit::set_window`].
+    pub const fn set_window(&mut self, window: u64) {
+        self.credit.set_window(window);
+    }
+
     /// Grants a whole window and gives the limit to tell the sender.
     pub const fn grant_now(&mut self) -> u64 {
         self.credit.grant_now()

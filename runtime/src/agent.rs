@@ -7,7 +7,6 @@
 pub(crate) mod failover;
 pub(crate) mod listener;
 pub mod protocol;
-pub(crate) mod record;
 pub mod server;
 
 use crate::channel::{self, Channel, Way};

@@ -285,8 +285,12 @@ impl Engine {
         let rail = offer.rail.as_deref();
         let Some(link) = self.choose_link(remote.instance, &ends, rail).filter(|_| opens) else { return };
         let (program, id) = (offer.program, offer.id);
-        let Some(stream) = self.links[link].as_mut().and_then(|link| link.next_stream()) else { return };
+        let Some(stream) = self.links[link].as_mut().and_then(|link| link.queue.next_stream(self.now_us))
+        else {
+            return;
+        };
         let Some((slot, generation)) = self.enter_stream(program, id, link, stream, true) else {
+            self.links[link].iter_mut().for_each(|link| link.queue.return_stream(stream));
             self.decline_ends(&ends, Reason::Limit);
             return;
         };
@@ -310,7 +314,11 @@ impl Engine {
             link.worth.gathers() || self.rails.get(link.rail).is_some_and(|rail| rail.worth_always)
         });
         let (slot, generation) = self.programs.get_mut(program)?.as_mut()?.open(link, stream, id, worth)?;
-        let entered = self.links[link].as_mut().is_some_and(|link| link.enter(stream, program, slot, ours));
+        let entered = self.links[link].as_mut().is_some_and(|link| {
+            let entered = link.queue.enter(stream, program, slot, ours);
+            link.counters.streams_opened += u64::from(entered);
+            entered
+        });
         if !entered {
             self.programs.get_mut(program)?.as_mut()?.free(slot);
             return None;
@@ -374,7 +382,7 @@ impl Engine {
             (true, _) => self.close_here(program, slot),
             (false, _) => {
                 if let Some(link) = self.links[link].as_mut() {
-                    link.leave(stream);
+                    link.queue.leave(stream);
                 }
                 self.free_slot(program, slot);
                 self.decline(program, id, Reason::Policy);
@@ -407,7 +415,7 @@ impl Engine {
         let program = offer.program;
         let Some((link, stream, slot)) = offer.state.stream() else { return };
         if let Some(link) = self.links.get_mut(link).and_then(Option::as_mut) {
-            link.abandon(stream);
+            link.queue.abandon(stream, self.now_us);
         }
         self.free_slot(program, slot);
     }

@@ -238,8 +238,8 @@ impl Engine {
         let overflow = self.programs.iter().flatten().any(waits) || throttled;
         self.tell_rest();
         // An answer that is due already has no room at the moment.
-        let answer = |link: &Link| link.owes.due().filter(|due| *due > self.now_us);
-        let due = |link: &Link| link.gather.poll_timeout().into_iter().chain(answer(link)).min();
+        let answer = |link: &Link| link.queue.owes.due().filter(|due| *due > self.now_us);
+        let due = |link: &Link| link.queue.poll_timeout().into_iter().chain(answer(link)).min();
         let due = self.links.iter().flatten().filter_map(due).min();
         let due = due.map(|due| Duration::from_micros(due.saturating_sub(self.now_us).max(1)));
         let limit = match (news || !may_sleep, polled, overflow) {

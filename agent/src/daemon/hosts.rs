@@ -3,10 +3,13 @@
 use super::broker::Host;
 use super::engine::{Engine, Rail};
 use super::large;
-use super::link::{BATCH_BYTES, BUFFERS, Link, LinkState, PLACE_BYTES, PLACES, RING_BYTES};
+use super::link::{Link, LinkState};
 use super::message::{Message, Places, from_hex, to_hex};
 use super::program::{NO_LINK, Origin};
 use super::sessions::Ends;
+use super::transmit::ANSWERS;
+use convoy_aggregator::link::{BATCH_BYTES, BUFFERS, PLACE_BYTES, PLACES, RING_BYTES, SendLink};
+use convoy_aggregator::queue::least_ring;
 use convoy_control::peers::{Event, PeerId};
 use convoy_control::policy::Spread;
 use convoy_fabric::{Access, LinkId, RemoteMemory};
@@ -17,10 +20,10 @@ use std::time::{Duration, Instant};
 const BETWEEN_PROPOSALS: Duration = Duration::from_secs(1);
 /// Between two attempts for a rail that has lost its link, while there are others.
 const BETWEEN_REPAIRS: Duration = Duration::from_secs(5);
-/// How long a batch may go unanswered.
-const SILENCE: Duration = Duration::from_secs(4);
-/// Sizes of a ring that a peer may offer.
-const RINGS: std::ops::RangeInclusive<u64> = 4 * BATCH_BYTES as u64..=1 << 30;
+/// How long a batch may go unanswered, in microseconds.
+const SILENCE_US: u64 = 4_000_000;
+/// Sizes of a ring that a peer may offer: in a smaller one both ends could wait for each other.
+const RINGS: std::ops::RangeInclusive<u64> = least_ring(BATCH_BYTES, ANSWERS) as u64..=1 << 30;
 
 /// Sizes of the places for large payloads that a peer may offer.
 const PLACES_THERE: std::ops::RangeInclusive<u64> = PLACE_BYTES as u64..=1 << 30;
@@ -223,7 +226,7 @@ impl Engine {
         if let Some(places) = places.filter(|_| large::is_possible(self.rails[link.rail].limits)) {
             link.set_places(places);
         }
-        link.send = convoy_aggregator::link::SendLink::new(target.bytes as u32);
+        link.queue.send = SendLink::new(target.bytes as u32);
         link.state = LinkState::Connecting;
         link.since = Instant::now();
         let (id, rail) = (link.id, link.rail);
@@ -294,7 +297,12 @@ impl Engine {
         let held = self.programs.iter_mut().flatten().flat_map(|program| program.overflow.iter_mut());
         held.filter(|held| matches!(held.origin, Origin::Batch { link, .. } if link == index))
             .for_each(|held| held.origin = Origin::Batch { link: NO_LINK, sequence: 0 });
-        let lost = link.streams().map(|stream| (stream.program, stream.slot)).collect();
+        for (program, frame) in link.queue.unsettled() {
+            if let Some(program) = self.programs.get_mut(program).and_then(Option::as_mut) {
+                program.finish_ended(frame);
+            }
+        }
+        let lost = link.queue.streams().map(|stream| (stream.program, stream.slot)).collect();
         self.lose_streams(lost);
     }
 
@@ -312,6 +320,7 @@ impl Engine {
 
     /// What is due by the clock.
     pub(super) fn tick(&mut self, now: Instant) {
+        let now_us = self.now_us;
         self.expire_offers(now);
         self.bury_programs();
         let hosts: Vec<u128> = self.broker.hosts.keys().copied().collect();
@@ -320,7 +329,8 @@ impl Engine {
             let late = self.links[index].as_ref().is_some_and(|link| {
                 link.state != LinkState::Up && now.saturating_duration_since(link.since) > CONNECT_LIMIT
             });
-            let silent = self.links[index].as_mut().is_some_and(|link| link.is_silent(now, SILENCE));
+            let silent =
+                self.links[index].as_mut().is_some_and(|link| link.queue.is_silent(now_us, SILENCE_US));
             if late {
                 self.lose_link(index, "it does not come up");
             } else if silent {
@@ -349,7 +359,7 @@ impl Engine {
                 all.get(hash % all.len().max(1)).map(|(index, _)| *index)
             }
             Spread::LeastLoaded => {
-                let load = |link: &Link| (link.pending_bytes, link.streams().count());
+                let load = |link: &Link| (link.queue.pending().0, link.queue.streams().count());
                 all.iter().min_by_key(|(_, link)| load(link)).map(|(index, _)| *index)
             }
         }

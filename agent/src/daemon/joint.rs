@@ -63,8 +63,8 @@ impl Engine {
         let Some(program) = self.programs[from].as_mut() else { return };
         let Some(port) = program.port.as_ref() else { return };
         let mut bytes = core::mem::take(&mut self.block);
-        bytes.resize(taken.piece.length as usize, 0);
-        port.copy(&taken.piece, 0, &mut bytes);
+        bytes.resize(taken.piece.0.length as usize, 0);
+        port.copy(&taken.piece.0, 0, &mut bytes);
         let origin = Origin::Frame { program: from, serial: program.serial, frame: taken.frame };
         let other = self.programs.get_mut(to.0).and_then(Option::as_mut);
         let given = other.map_or(Ok(true), |other| {

@@ -4,8 +4,10 @@
 //! Only where writes are placed in the order in which they are posted: the batch is behind its payload then.
 
 use super::engine::Engine;
-use super::link::{Link, PLACE_BYTES, StreamNumber};
-use convoy_aggregator::batch::Writer;
+use super::link::Link;
+use super::program::Payload;
+use convoy_aggregator::link::PLACE_BYTES;
+use convoy_aggregator::queue::StreamNumber;
 use convoy_fabric::{Limits, PostError, RemoteMemory, Source, Write};
 
 /// Payloads from this size on travel that way.
@@ -30,30 +32,31 @@ impl Engine {
     /// Posts large payloads of a link; to be followed by a batch. The error is the link's end.
     pub(super) fn write_large(&mut self, index: usize) -> Result<(), String> {
         for _ in 0..PER_TURN {
-            let Some(link) = self.links[index].as_mut().filter(|link| link.may_write_large()) else { break };
-            let Some(number) = link.large.pop_front() else { break };
-            self.write_first(index, number)?;
+            if !self.links[index].as_ref().is_some_and(Link::may_write_large) {
+                break;
+            }
+            self.write_next(index)?;
         }
         Ok(())
     }
 
-    /// Posts the first payload of a stream.
-    fn write_first(&mut self, index: usize, number: StreamNumber) -> Result<(), String> {
+    /// Posts the next large payload.
+    fn write_next(&mut self, index: usize) -> Result<(), String> {
         let Some(link) = self.links[index].as_mut() else { return Ok(()) };
-        let Some((program, piece)) = link.first_piece(number) else { return Ok(()) };
+        let Some((number, program, Payload(piece))) = link.queue.next_large() else { return Ok(()) };
         let Some(program) = self.programs.get(program).and_then(Option::as_ref) else { return Ok(()) };
         let (Some(port), Some(block)) = (program.port.as_ref(), piece.block) else { return Ok(()) };
+        let beside = link.queue.goes_beside();
         let registered =
-            link.beside.then(|| self.registrations.take(&mut self.rails, link.rail, program.serial, port));
+            beside.then(|| self.registrations.take(&mut self.rails, link.rail, program.serial, port));
         let Some((registration, memory)) = registered.flatten() else {
             // Not tried again for each payload.
-            link.beside = false;
-            link.send_in_batches(number);
+            link.queue.send_in_batches(number);
             return Ok(());
         };
-        let Some(place) = link.free_places.pop() else {
+        let Some(place) = link.queue.take_place() else {
             self.registrations.done(&mut self.rails, registration);
-            link.large.push_front(number);
+            link.queue.put_back_large(number, None);
             return Ok(());
         };
         let length = piece.length as usize;
@@ -68,10 +71,9 @@ impl Engine {
         let posted = self.rails[link.rail].fabric.post(link.id, &write);
         if let Err(error) = posted {
             self.registrations.done(&mut self.rails, registration);
-            link.free_places.push(place);
             return match error {
                 PostError::Full => {
-                    link.large.push_front(number);
+                    link.queue.put_back_large(number, Some(place));
                     Ok(())
                 }
                 PostError::Down => Err("the connection has ended".into()),
@@ -79,7 +81,9 @@ impl Engine {
             };
         }
         link.writing.push(registration);
-        link.note_placed(number, place, length);
+        link.queue.note_placed(number, place);
+        link.counters.large_sent += 1;
+        link.counters.wire_bytes_sent += link.wire.batch(length);
         Ok(())
     }
 
@@ -120,51 +124,10 @@ impl Link {
     /// The peer has places for large payloads.
     pub(super) fn set_places(&mut self, places: RemoteMemory) {
         self.places_there = places;
-        self.free_places = (0..(places.bytes / PLACE_BYTES as u64) as u32).collect();
-        self.beside = !self.free_places.is_empty();
+        self.queue.set_places((places.bytes / PLACE_BYTES as u64) as u32);
     }
 
     pub(super) fn may_write_large(&self) -> bool {
-        !self.large.is_empty() && !self.free_places.is_empty() && self.writing.len() < MOST_WRITES
-    }
-
-    /// Names places in a batch; false when it is full.
-    pub(super) fn name_places(&mut self, writer: &mut Writer<'_>, frames: &mut Vec<(usize, u64)>) -> bool {
-        while let Some(number) = self.placed.front().copied() {
-            let Some((place, length)) = self.placed_piece(number) else {
-                self.placed.pop_front();
-                continue;
-            };
-            if !writer.block(number, length, place) {
-                return false;
-            }
-            self.placed.pop_front();
-            self.occupied.push_back((self.send.next_sequence(), place));
-            frames.extend(self.pop_placed(number));
-            self.counters.payload_sent += u64::from(length);
-            self.requeue(number);
-        }
-        true
-    }
-
-    /// A batch was delivered: the places that it named are free.
-    pub(super) fn free_places_of(&mut self, sequence: u32) {
-        let free = &mut self.free_places;
-        self.occupied.retain(|(batch, place)| {
-            let keep = *batch != sequence;
-            if !keep {
-                free.push(*place);
-            }
-            keep
-        });
-    }
-
-    fn note_placed(&mut self, number: StreamNumber, place: u32, length: usize) {
-        if let Some(stream) = self.stream(number) {
-            stream.placed = Some(place);
-        }
-        self.placed.push_back(number);
-        self.counters.large_sent += 1;
-        self.counters.wire_bytes_sent += self.wire.batch(length);
+        self.queue.may_write_large() && self.writing.len() < MOST_WRITES
     }
 }

@@ -2,9 +2,10 @@
 
 use super::joint::Joint;
 use super::large::LARGE;
-use super::link::{PLACE_BYTES, StreamNumber};
-use super::slot::Slot;
+use super::slot::{Slot, said};
 use convoy_aggregator::batch::Control;
+use convoy_aggregator::link::PLACE_BYTES;
+use convoy_aggregator::queue::{self, StreamNumber};
 use convoy_runtime::agent::{protocol, server};
 use convoy_runtime::port::{JOINED, Lie, Piece, Port, READY, RECOVERED, Sent, SlotState, WORTH};
 use std::collections::VecDeque;
@@ -75,21 +76,22 @@ pub(crate) enum Target {
     Joint(Joint),
 }
 
-/// A frame on its way to a link.
+/// The payload of a frame, in its program's memory.
 #[derive(Clone, Copy)]
-pub(crate) struct Taken {
-    pub(crate) piece: Piece,
-    pub(crate) frame: u64,
-    /// It goes beside the batches.
-    pub(crate) large: bool,
-}
+pub(crate) struct Payload(pub(crate) Piece);
 
-impl Taken {
-    /// Whether it may go beside the batches.
-    pub(crate) fn is_large(&self) -> bool {
-        self.piece.block.is_some() && (LARGE..=PLACE_BYTES as u32).contains(&self.piece.length)
+impl queue::Piece for Payload {
+    fn length(&self) -> u32 {
+        self.0.length
+    }
+
+    fn is_large(&self) -> bool {
+        self.0.block.is_some() && (LARGE..=PLACE_BYTES as u32).contains(&self.0.length)
     }
 }
+
+/// A frame on its way to a link.
+pub(crate) type Taken = queue::Taken<Payload>;
 
 impl Program {
     pub(crate) fn new(session: server::Program, serial: u64, name: String) -> Self {
@@ -227,8 +229,7 @@ impl Program {
                 self.finish(number);
                 continue;
             };
-            slot.taken += u64::from(frame.piece.length);
-            if slot.taken > slot.allowed {
+            if !slot.relay.take(u64::from(frame.piece.length)) {
                 return Err(Lie);
             }
             if slot.lost {
@@ -239,7 +240,7 @@ impl Program {
                 continue;
             }
             let target = slot.joint.map_or(Target::Link(slot.link, slot.stream), Target::Joint);
-            return Ok(Some((target, Taken { piece: frame.piece, frame: number, large: false })));
+            return Ok(Some((target, Taken::new(Payload(frame.piece), number))));
         }
     }
 
@@ -277,6 +278,16 @@ impl Program {
         frames.into_iter().for_each(|frame| self.finish(frame));
     }
 
+    /// Nobody will say any more whether a frame has arrived. If its stream has ended at both ends that does not matter; otherwise
+    /// the program would never get its room back.
+    pub(crate) fn finish_ended(&mut self, frame: u64) {
+        let Some(retained) = self.retained.get(frame.wrapping_sub(self.first) as usize) else { return };
+        let slot = self.slots.get(retained.slot as usize).and_then(Option::as_ref);
+        if slot.is_none_or(|slot| slot.generation != retained.generation) {
+            self.finish(frame);
+        }
+    }
+
     /// Whether frames are not with the other host yet.
     pub(crate) fn retains(&self) -> bool {
         !self.retained.is_empty()
@@ -285,8 +296,7 @@ impl Program {
     /// Gives bytes to the program: true when all found room, otherwise the rest is held.
     pub(crate) fn give(&mut self, slot: u32, bytes: &[u8], origin: Origin) -> Result<bool, GiveError> {
         let Some(known) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return Ok(true) };
-        known.given += bytes.len() as u64;
-        if known.given > known.granted {
+        if !known.relay.give(bytes.len() as u64) {
             return Err(GiveError::Credit);
         }
         if self.gone || known.here_closed {
@@ -310,19 +320,15 @@ impl Program {
     ///
     /// # Errors
     /// What it says cannot be.
-    pub(crate) fn news(
-        &mut self,
-        slot: u32,
-        mut tell: impl FnMut(Control),
-    ) -> Result<Option<SlotState>, Lie> {
+    pub(crate) fn news(&mut self, slot: u32, tell: impl FnMut(Control)) -> Result<Option<SlotState>, Lie> {
         let known = self.slots.get_mut(slot as usize).and_then(Option::as_mut);
         let (Some(known), Some(port)) = (known, &self.port) else { return Ok(None) };
         let line = port.line(slot, known.generation);
-        if !known.is_possible(&line) {
+        let said = said(&line);
+        if !known.relay.is_possible(&said) {
             return Err(Lie);
         }
-        known.tell_switches(&line, &mut tell);
-        known.tell_numbers(&line, &mut tell);
+        known.relay.tell(&said, tell);
         let (state, recovered) = (line.state, line.flags & RECOVERED != 0 && known.lost);
         if recovered {
             self.finish_of(slot);

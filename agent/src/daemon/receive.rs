@@ -3,10 +3,9 @@
 use super::engine::Engine;
 use super::large;
 use super::link::LinkState;
-use super::owes::Owes;
 use super::program::{GiveError, Origin, Program};
 use convoy_aggregator::batch::{Control, HEAD_BYTES, Head, Record, Records};
-use convoy_aggregator::link::UNIT;
+use convoy_aggregator::link::{BATCH_BYTES, UNIT};
 use convoy_fabric::Event;
 use convoy_runtime::port::{Port, SlotState, fence_before_ring};
 
@@ -67,8 +66,10 @@ impl Engine {
             return Err("a batch outside of the ring".into());
         }
         let head = Head::read(&head).unwrap_or_default();
-        link.receive.arrived(head.sequence, immediate).map_err(|error| error.to_string())?;
-        while let Some((sequence, place)) = self.links[index].as_mut().and_then(|l| l.receive.next_batch()) {
+        link.queue.receive.arrived(head.sequence, immediate).map_err(|error| error.to_string())?;
+        while let Some((sequence, place)) =
+            self.links[index].as_mut().and_then(|l| l.queue.receive.next_batch())
+        {
             self.take_batch(index, sequence, place)?;
         }
         Ok(())
@@ -83,7 +84,7 @@ impl Engine {
         let mut whole = fabric.read(link.ring, offset, &mut bytes);
         let head = Head::read(&bytes).unwrap_or_default();
         let length = head.length as usize;
-        if head.sequence != sequence || !(HEAD_BYTES..=super::link::BATCH_BYTES).contains(&length) {
+        if head.sequence != sequence || !(HEAD_BYTES..=BATCH_BYTES).contains(&length) {
             return Err("a batch that was changed".into());
         }
         bytes.resize(length, 0);
@@ -101,19 +102,17 @@ impl Engine {
 
     fn take_cursors(&mut self, index: usize, head: &Head) -> Result<(), String> {
         let Some(link) = self.links[index].as_mut() else { return Ok(()) };
-        link.send.on_consumed(head.consumed).map_err(|error| error.to_string())?;
-        link.answered(head.consumed);
         let mut done = core::mem::take(&mut self.delivered);
-        link.send.on_delivered(head.delivered, |sequence| done.push(sequence)).map_err(|e| e.to_string())?;
+        link.queue.on_head(head, |sequence| done.push(sequence)).map_err(|error| error.to_string())?;
         done.iter().for_each(|sequence| self.finish_batch(index, *sequence));
         done.clear();
         self.delivered = done;
         let Some(link) = self.links[index].as_mut() else { return Ok(()) };
-        link.forget_before(head.delivered);
+        link.queue.forget_before(head.delivered);
         while let Some((number, switch)) =
-            self.links[index].as_mut().and_then(|l| l.next_heard(head.consumed))
+            self.links[index].as_mut().and_then(|l| l.queue.next_heard(head.consumed))
         {
-            let stream = self.links[index].as_mut().and_then(|link| link.stream(number));
+            let stream = self.links[index].as_mut().and_then(|link| link.queue.stream(number));
             let Some((program, slot)) = stream.map(|stream| (stream.program, stream.slot)) else { continue };
             if let Some(port) = self.programs[program].as_ref().and_then(|program| program.port.as_ref()) {
                 port.set_heard(slot, switch);
@@ -126,22 +125,22 @@ impl Engine {
     /// The frames of a batch are with the other host's programs.
     fn finish_batch(&mut self, index: usize, sequence: u32) {
         let Some(link) = self.links[index].as_mut() else { return };
-        link.free_places_of(sequence);
-        let frames = link.take_sent(sequence);
+        let frames = link.queue.take_sent(sequence);
         for (program, frame) in &frames {
             if let Some(program) = self.programs.get_mut(*program).and_then(Option::as_mut) {
                 program.finish(*frame);
             }
         }
-        link.return_list(frames);
+        link.queue.return_list(frames);
     }
 
     fn take_records(&mut self, index: usize, sequence: u32, batch: &[u8]) -> Result<(), String> {
         let mut held = 0;
-        let (mut any, mut soon) = (false, false);
+        let (mut any, mut awaited) = (false, false);
         for record in Records::new(batch) {
             any = true;
-            soon |= !matches!(record, Ok(Record::Data { .. }));
+            // Switches, credit and room for large payloads are waited for.
+            awaited |= !matches!(record, Ok(Record::Data { .. }));
             match record.map_err(|error| error.to_string())? {
                 Record::Data { stream, bytes } => {
                     held += u32::from(!self.take_data(index, sequence, stream, bytes)?);
@@ -149,7 +148,7 @@ impl Engine {
                 Record::Control { stream, control } => self.take_control(index, stream, control)?,
                 Record::Delivered(sequence) => {
                     let Some(link) = self.links[index].as_mut() else { return Ok(()) };
-                    if link.send.on_early(sequence).map_err(|error| error.to_string())? {
+                    if link.queue.send.on_early(sequence).map_err(|error| error.to_string())? {
                         self.finish_batch(index, sequence);
                     }
                 }
@@ -159,16 +158,7 @@ impl Engine {
             }
         }
         if let Some(link) = self.links[index].as_mut() {
-            link.owes = match (any, soon) {
-                (false, _) => link.owes,
-                (true, false) => link.owes.or_since(self.now_us),
-                // Switches, credit and room for large payloads are waited for.
-                (true, true) => Owes::Now,
-            };
-            link.receive.hold(sequence, held);
-            if held == 0 {
-                link.receive.delivered(sequence);
-            }
+            link.queue.on_records(sequence, any, awaited, held, self.now_us);
         }
         Ok(())
     }
@@ -183,7 +173,7 @@ impl Engine {
     ) -> Result<bool, String> {
         let Some(link) = self.links[index].as_mut() else { return Ok(true) };
         link.counters.payload_received += bytes.len() as u64;
-        let Some(stream) = link.stream(number) else { return Ok(true) };
+        let Some(stream) = link.queue.stream(number) else { return Ok(true) };
         let (program, slot) = (stream.program, stream.slot);
         let Some(known) = self.programs.get_mut(program).and_then(Option::as_mut) else { return Ok(true) };
         match known.give(slot, bytes, Origin::Batch { link: index, sequence }) {
@@ -202,7 +192,7 @@ impl Engine {
     }
 
     fn take_control(&mut self, index: usize, number: u32, control: Control) -> Result<(), String> {
-        let Some(stream) = self.links[index].as_mut().and_then(|link| link.stream(number)) else {
+        let Some(stream) = self.links[index].as_mut().and_then(|link| link.queue.stream(number)) else {
             return Ok(());
         };
         let (program, slot) = (stream.program, stream.slot);
@@ -214,7 +204,7 @@ impl Engine {
             }
             Control::Lost => {
                 if let Some(link) = self.links[index].as_mut() {
-                    link.leave_for_long(number);
+                    link.queue.leave_for_long(number, self.now_us);
                 }
                 self.lose_streams(vec![(program, slot)]);
                 return Ok(());
@@ -225,7 +215,7 @@ impl Engine {
             // Its own agent should have seen that: this stream is given up, the link goes on.
             tracing::warn!(reason, "a stream of another host");
             if let Some(link) = self.links[index].as_mut() {
-                link.abandon(number);
+                link.queue.abandon(number, self.now_us);
             }
             self.lose_streams(vec![(program, slot)]);
             return Ok(());
@@ -265,14 +255,12 @@ impl Engine {
         }
         let (link, stream) = (known.link, known.stream);
         if let Some(link) = self.links.get_mut(link).and_then(Option::as_mut) {
-            let pending = link.stream(stream).is_some_and(|stream| !stream.pending.is_empty());
-            let untold = link.controls.iter().any(|(number, _)| *number == stream);
-            if pending || untold {
+            if link.queue.has_unsent(stream) {
                 // Again when the batch has left.
                 self.ending.push((index, slot));
                 return;
             }
-            link.leave(stream);
+            link.queue.leave(stream);
         }
         self.free_slot(index, slot);
     }
@@ -344,9 +332,7 @@ impl Engine {
         if let Origin::Batch { link, sequence } = origin
             && let Some(link) = self.links.get_mut(link).and_then(Option::as_mut)
         {
-            link.receive.hand_over(sequence);
-            link.receive.delivered(sequence);
-            link.owes = Owes::Now;
+            link.queue.on_handed_over(sequence);
         }
     }
 

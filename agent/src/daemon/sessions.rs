@@ -211,7 +211,7 @@ impl Engine {
             });
             if over && let Some(program) = self.programs[index].take() {
                 self.give_memory_back(&program);
-                self.links.iter_mut().flatten().for_each(|link| link.forget_program(index));
+                self.links.iter_mut().flatten().for_each(|link| link.queue.forget_program(index));
                 self.closer.close(program.session.into());
             }
         }
@@ -234,14 +234,14 @@ impl Engine {
         program.streams().for_each(|_| self.users.count_stream(program.session.uid, false));
         self.forget_offers(index);
         for link in self.links.iter_mut().flatten() {
-            link.forget_program(index);
+            link.queue.forget_program(index);
         }
         program.overflow.iter().for_each(|held| self.hand_over(held.origin));
         let joint: Vec<Joint> = program.streams().filter_map(|(_, slot)| slot.joint).collect();
         self.lose_streams(joint);
         for (_, slot) in program.streams() {
             if let Some(link) = self.links.get_mut(slot.link).and_then(Option::as_mut) {
-                link.abandon(slot.stream);
+                link.queue.abandon(slot.stream, self.now_us);
             }
         }
         // With what it has sent and nobody will hear.

@@ -1,19 +1,16 @@
 //! From programs' rings into batches: frames are taken, gathered by stream, written.
 
 use super::engine::Engine;
-use super::link::{BATCH_BYTES, Link, LinkState};
-use super::owes::Owes;
-use super::program::{Program, Target};
-use convoy_aggregator::batch::{Control, HEAD_BYTES, Head, Writer};
+use super::link::{Link, LinkState};
+use super::program::{Payload, Program, Target};
+use convoy_aggregator::batch::HEAD_BYTES;
+use convoy_aggregator::link::BATCH_BYTES;
+use convoy_aggregator::queue::Built;
 use convoy_fabric::{Fabric, PostError, Source, Write};
 use convoy_runtime::port::{Lie, SlotState};
 
-/// Bytes of one stream in a row while others wait.
-const QUANTUM: usize = 8 << 10;
-/// Batches that may be on their way while small ones still leave at once.
-const EAGER: usize = 3;
 /// Bytes of the peer's ring that are kept for answers.
-const ANSWERS: usize = 8 << 10;
+pub(super) const ANSWERS: usize = 8 << 10;
 /// Writes that a turn may post, beside those on their way.
 const RESERVE: usize = 8;
 
@@ -94,7 +91,7 @@ impl Engine {
         }
         let link = self.links.get_mut(link).and_then(Option::as_mut);
         let state = match link {
-            Some(link) => program.news(slot, |control| link.controls.push_back((stream, control))),
+            Some(link) => program.news(slot, |control| link.queue.controls.push_back((stream, control))),
             None => program.news(slot, |_| {}),
         };
         Ok(state? == Some(SlotState::Closed))
@@ -117,7 +114,7 @@ impl Engine {
         } else if let Some((other, there)) = joint {
             self.close_there(other, there);
         } else if let Some(link) = self.links.get_mut(link).and_then(Option::as_mut) {
-            link.close(stream);
+            link.queue.close(stream);
         }
         self.end_if_over(index, slot);
     }
@@ -130,11 +127,11 @@ impl Engine {
         while let Some(program) = self.programs[index].as_mut()
             && let Some((target, taken)) = program.next_frame()?
         {
-            bytes += u64::from(taken.piece.length);
+            bytes += u64::from(taken.piece.0.length);
             match target {
                 Target::Link(link, stream) => {
                     match self.links.get_mut(link).and_then(Option::as_mut) {
-                        Some(link) => link.push(stream, taken, now),
+                        Some(link) => link.queue.push(stream, taken, now),
                         // The other end had closed before the link went.
                         None => program.finish(taken.frame),
                     }
@@ -165,7 +162,7 @@ impl Engine {
             let due = self.links[index]
                 .as_ref()
                 .filter(|link| link.state == LinkState::Up)
-                .and_then(|link| if link.must_answer() { Some(0) } else { link.owes.due() });
+                .and_then(|link| if link.queue.must_answer() { Some(0) } else { link.queue.owes.due() });
             if due.is_some_and(|due| due <= self.now_us) {
                 self.transmit_one(index, true);
             }
@@ -174,8 +171,9 @@ impl Engine {
 
     fn transmit_one(&mut self, index: usize, answer: bool) -> bool {
         let Some(link) = self.links[index].as_mut() else { return false };
-        let untold = link.must_answer();
-        let wanted = link.has_pending() && due(link, self.now_us) || answer || untold;
+        let queue = &mut link.queue;
+        let untold = queue.must_answer();
+        let wanted = queue.has_pending() && queue.is_due(self.now_us) || answer || untold;
         let large = link.may_write_large();
         if !(wanted || large) {
             return false;
@@ -183,8 +181,8 @@ impl Engine {
         let limits = self.rails[link.rail].limits;
         let batches = usize::from(wanted) + usize::from(large);
         let fits = BATCH_BYTES.min(limits.write);
-        if link.send.in_flight() + link.writing.len() + RESERVE >= limits.depth
-            || !link.send.has_room(fits * batches + ANSWERS)
+        if link.queue.send.in_flight() + link.writing.len() + RESERVE >= limits.depth
+            || !link.queue.send.has_room(fits * batches + ANSWERS)
             || link.free_buffers.len() < batches
         {
             // Both sides may be full: an answer has room of its own.
@@ -207,7 +205,8 @@ impl Engine {
     fn send_answer(&mut self, index: usize) -> bool {
         let Some(link) = self.links[index].as_mut() else { return false };
         let depth = self.rails[link.rail].limits.depth;
-        if link.send.in_flight() + link.writing.len() >= depth || !link.send.has_room(HEAD_BYTES) {
+        if link.queue.send.in_flight() + link.writing.len() >= depth || !link.queue.send.has_room(HEAD_BYTES)
+        {
             return false;
         }
         if let Err(reason) = self.send_injected(index, HEAD_BYTES, false) {
@@ -220,8 +219,8 @@ impl Engine {
     fn send_injected(&mut self, index: usize, most: usize, more: bool) -> Result<(), String> {
         let Some(link) = self.links[index].as_mut() else { return Ok(()) };
         self.scratch.resize(most, 0);
-        let built = build(link, &mut self.programs, &mut self.scratch, self.now_us);
-        post(link, self.rails[link.rail].fabric.as_mut(), built, Some(&self.scratch), more)
+        let built = build(link, &self.programs, &mut self.scratch, self.now_us);
+        post(link, self.rails[link.rail].fabric.as_mut(), built, None, Some(&self.scratch), more)
     }
 
     /// Writes one batch of what waits; `more` when another write follows at once.
@@ -230,132 +229,41 @@ impl Engine {
         let rail = &mut self.rails[link.rail];
         let fits = BATCH_BYTES.min(rail.limits.write);
         let inject = rail.limits.inject;
-        if link.pending_bytes as usize + 32 * link.controls.len() + 64 <= inject {
+        if link.queue.estimate() <= inject {
             return self.send_injected(index, inject, more);
         }
         let Some(buffer) = link.free_buffers.pop() else { return Err("no buffer for a batch".into()) };
         let offset = buffer as usize * BATCH_BYTES;
         let room = rail.fabric.local(link.buffers).and_then(|all| all.get_mut(offset..offset + fits));
         let Some(room) = room else { return Err("no memory for a batch".into()) };
-        let mut built = build(link, &mut self.programs, room, self.now_us);
-        built.buffer = Some(buffer);
-        post(link, rail.fabric.as_mut(), built, None, more)
+        let built = build(link, &self.programs, room, self.now_us);
+        post(link, rail.fabric.as_mut(), built, Some(buffer), None, more)
     }
-}
-
-/// Whether what is gathered should leave.
-fn due(link: &mut Link, now_us: u64) -> bool {
-    let busy = link.unanswered.len() >= EAGER;
-    if link.pending_frames == 0 {
-        return !busy;
-    }
-    link.gather.in_flight(busy) || link.gather.poll_timeout().is_some_and(|due| due <= now_us)
-}
-
-/// A batch in memory.
-struct Built {
-    length: usize,
-    buffer: Option<u32>,
-    place: Option<convoy_aggregator::link::Place>,
-    frames: Vec<(usize, u64)>,
-    /// It carries more than cursors.
-    full: bool,
 }
 
 /// Fills a batch from what waits on a link.
-fn build(link: &mut Link, programs: &mut [Option<Program>], room: &mut [u8], now_us: u64) -> Built {
-    let mut frames = link.spare_list();
-    let mut writer = Writer::new(room);
-    while let Some((stream, control)) = link.controls.front().copied() {
-        if !writer.control(stream, control) {
-            break;
+fn build(link: &mut Link, programs: &[Option<Program>], room: &mut [u8], now_us: u64) -> Built {
+    let built = link.queue.build(room, now_us, |program, payload: &Payload, from, into| {
+        let program = programs.get(program).and_then(Option::as_ref);
+        if let Some(port) = program.and_then(|program| program.port.as_ref()) {
+            port.copy(&payload.0, from, into);
         }
-        if let Control::Announce { number, .. } = control {
-            link.announced.push_back((link.send.next_sequence(), stream, number));
-        }
-        link.controls.pop_front();
-    }
-    while writer.room() > 0
-        && let Some(sequence) = link.receive.next_early()
-    {
-        let _ = writer.delivered(sequence);
-    }
-    let before = link.pending_bytes;
-    // A switch is told before the bytes behind it.
-    let told = link.controls.is_empty() && link.name_places(&mut writer, &mut frames);
-    let large = frames.len();
-    let streams = if told { link.active.len() } else { 0 };
-    for _ in 0..streams {
-        let Some(number) = link.active.pop_front() else { break };
-        if !fill(link, number, programs, &mut writer, &mut frames) {
-            link.active.push_front(number);
-            break;
-        }
-    }
-    link.counters.payload_sent += before - link.pending_bytes;
-    link.counters.messages_sent += frames.len() as u64;
-    link.pending_frames -= (frames.len() - large) as u64;
-    link.gather.on_flush();
-    if link.pending_frames > 0 {
-        let rest = u32::try_from(link.pending_bytes).unwrap_or(u32::MAX);
-        let _ = link.gather.push(now_us, rest);
-    }
-    let (length, full) = (writer.len(), !writer.is_empty());
-    let place = link.send.place(length);
-    let (consumed, delivered) = link.receive.tell();
-    link.owes = Owes::Nothing;
-    if let Some(place) = place {
-        Head { length: length as u32, sequence: place.sequence, consumed, delivered }.write(room);
-    }
-    Built { length, buffer: None, place, frames, full }
-}
-
-/// Writes what one stream has, up to a quantum, as one record. False when the batch is full.
-fn fill(
-    link: &mut Link,
-    number: u32,
-    programs: &mut [Option<Program>],
-    writer: &mut Writer<'_>,
-    frames: &mut Vec<(usize, u64)>,
-) -> bool {
-    let Some(stream) = link.stream(number) else { return true };
-    let Some(program) = programs.get(stream.program).and_then(Option::as_ref) else { return true };
-    let Some(port) = &program.port else { return true };
-    let small = || stream.pending.iter().take_while(|taken| !taken.large);
-    let waiting: usize = small().map(|taken| taken.piece.length as usize).sum();
-    let most = (waiting - stream.begun as usize).min(QUANTUM).min(writer.room());
-    if most == 0 && waiting > 0 {
-        return false;
-    }
-    let Some(mut room) = writer.data(number, most) else { return false };
-    while let Some(taken) = stream.pending.front().filter(|taken| !taken.large) {
-        let left = taken.piece.length - stream.begun;
-        let part = (left as usize).min(room.len());
-        let (target, rest) = room.split_at_mut(part);
-        port.copy(&taken.piece, stream.begun, target);
-        room = rest;
-        if part < left as usize {
-            stream.begun += part as u32;
-            break;
-        }
-        frames.push((stream.program, taken.frame));
-        stream.begun = 0;
-        stream.pending.pop_front();
-    }
-    link.pending_bytes -= most as u64;
-    link.requeue(number);
-    true
+    });
+    link.counters.payload_sent += built.payload;
+    link.counters.messages_sent += built.messages();
+    built
 }
 
 fn post(
     link: &mut Link,
     fabric: &mut dyn Fabric,
     built: Built,
+    buffer: Option<u32>,
     scratch: Option<&[u8]>,
     more: bool,
 ) -> Result<(), String> {
     let Some(place) = built.place else { return Err("no room for a batch".into()) };
-    let source = match (scratch, built.buffer) {
+    let source = match (scratch, buffer) {
         (Some(bytes), _) => Source::Bytes(bytes.get(..built.length).ok_or("a batch beyond its memory")?),
         (None, Some(buffer)) => Source::Memory {
             memory: link.buffers,
@@ -369,17 +277,14 @@ fn post(
         target: link.target,
         offset: place.offset,
         immediate: Some(place.immediate),
-        context: u64::from(built.buffer.unwrap_or(u32::MAX)),
+        context: u64::from(buffer.unwrap_or(u32::MAX)),
         more,
     };
-    link.sent(built.frames);
-    if built.full {
-        link.unanswered.push_back(place.sequence);
-    }
     link.counters.batches_sent += 1;
     link.counters.batch_bytes_sent += built.length as u64;
     link.counters.wire_bytes_sent += link.wire.batch(built.length);
     link.counters.acknowledgements_sent += u64::from(!built.full);
+    link.queue.on_sent(built);
     match fabric.post(link.id, &write) {
         Ok(()) => Ok(()),
         Err(PostError::Full) => Err("more writes than the device takes".into()),

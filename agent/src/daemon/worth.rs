@@ -143,7 +143,7 @@ impl Engine {
             }
             let mut traffic = Traffic::default();
             let mut large = Vec::new();
-            for stream in link.streams() {
+            for stream in link.queue.streams() {
                 let Some(program) = self.programs.get_mut(stream.program).and_then(Option::as_mut) else {
                     continue;
                 };
@@ -154,7 +154,7 @@ impl Engine {
             large.sort_unstable();
             any |= traffic.messages() > 0 || !large.is_empty();
             let gathers = link.worth.look(traffic.in_one_period(since));
-            for stream in link.streams() {
+            for stream in link.queue.streams() {
                 let Some(program) = self.programs.get_mut(stream.program).and_then(Option::as_mut) else {
                     continue;
                 };

@@ -4,7 +4,6 @@
 use super::queue::Mode;
 use super::receive::{Guard, Received as Read};
 use super::{Channel, Trouble};
-use crate::agent::record::{Place, Record};
 use crate::bell;
 use crate::inside::Section;
 use crate::iov::{self, Cursor};
@@ -12,6 +11,7 @@ use crate::shm::party::{NONE, Receiving, Recovery};
 use crate::shm::ring;
 use crate::shm::segment::RECOVERED;
 use convoy_aggregator::path::Path;
+use convoy_aggregator::record::{Place, Record};
 use convoy_aggregator::wire::{self, Header, Kind};
 use core::sync::atomic::{Ordering, fence};
 

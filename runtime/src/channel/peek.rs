@@ -3,11 +3,11 @@
 
 use super::Channel;
 use super::queue::Mode;
-use crate::agent::record::in_order;
 use crate::inside::Heap;
 use crate::iov::{self, Cursor};
 use crate::shm::party::Recovery;
 use crate::{position, sys};
+use convoy_aggregator::record::in_order;
 
 impl Channel {
     /// Puts what follows the first `seen` bytes into `target`, across any switches: how many bytes.

@@ -1,11 +1,11 @@
 //! One stream that returns to the kernel: what it writes, what it reads, and how the bytes are put in order.
 
 use super::MARK;
-use crate::agent::record::{RECORD_BYTES, Record, in_order};
 use crate::channel::Channel;
 use crate::channel::far_return::Received;
 use crate::wait::kernel_state;
 use crate::{iov, position, sys, table};
+use convoy_aggregator::record::{RECORD_BYTES, Record, in_order};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes read at a time.

@@ -1,6 +1,9 @@
-//! What an end says when its stream returns to the kernel, and how the other end puts the bytes in order. Pure.
+//! What an end says when its stream returns to the kernel because the way to the other host is gone, and how the other
+//! end puts the bytes in order. How the records travel is the caller's.
 
-use convoy_aggregator::path::Path;
+use alloc::vec::Vec;
+
+use crate::path::Path;
 
 /// Bytes of a record.
 pub const RECORD_BYTES: usize = 64;
@@ -21,6 +24,7 @@ pub struct Record {
 
 impl Record {
     /// The record as it travels.
+    #[must_use]
     pub fn encode(&self) -> [u8; RECORD_BYTES] {
         let words = [
             MAGIC,
@@ -38,6 +42,7 @@ impl Record {
     }
 
     /// The record that the bytes hold, if they hold one.
+    #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at * 8..at * 8 + 8)?.try_into().ok()?));
         if bytes.len() != RECORD_BYTES || word(0)? != MAGIC {
@@ -56,13 +61,17 @@ impl Record {
 /// channel and of the kernel connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
+    /// Switches passed.
     pub passed: u32,
+    /// Bytes read of the channel.
     pub consumed: u64,
+    /// Bytes read of the kernel connection.
     pub kernel_read: u64,
 }
 
 /// The bytes a receiver has in the order in which they were sent, up to the first that is missing, and whether these are
 /// all of them. `channel` and `kernel` are the bytes that follow on each path.
+#[must_use]
 pub fn in_order(theirs: &Record, at: Place, channel: &[u8], kernel: &[u8]) -> (Vec<u8>, bool) {
     let ahead = theirs.announced.wrapping_sub(at.passed);
     if ahead > 2 {
@@ -94,47 +103,4 @@ pub fn in_order(theirs: &Record, at: Place, channel: &[u8], kernel: &[u8]) -> (V
     };
     bytes.extend_from_slice(last);
     (bytes, other.is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn records_survive_their_bytes() {
-        let record = Record { announced: 3, positions: [1 << 40, 7], sent: 99, received: u64::MAX };
-        assert_eq!(Record::decode(&record.encode()), Some(record));
-        assert_eq!(Record::decode(&record.encode()[1..]), None);
-        assert_eq!(Record::decode(&[0; RECORD_BYTES]), None);
-    }
-
-    #[test]
-    fn bytes_come_in_the_order_of_the_switches() {
-        let at = |passed, consumed, kernel_read| Place { passed, consumed, kernel_read };
-        let order = |theirs: &Record, at, channel: &str, kernel: &str| {
-            let (bytes, whole) = in_order(theirs, at, channel.as_bytes(), kernel.as_bytes());
-            (String::from_utf8(bytes).unwrap(), whole)
-        };
-        let all = |text: &str| (text.to_owned(), true);
-        let some = |text: &str| (text.to_owned(), false);
-        // Kernel up to 10, channel up to 4, kernel again.
-        let theirs = Record { announced: 2, positions: [4, 10], sent: 4, received: 0 };
-        assert_eq!(order(&theirs, at(0, 0, 7), "CCCC", "kkkKK"), all("kkkCCCCKK"));
-        // The first switch passed, two channel bytes read.
-        assert_eq!(order(&theirs, at(1, 2, 10), "CC", "KKK"), all("CCKKK"));
-        // Both passed: nothing may be left on the channel.
-        assert_eq!(order(&theirs, at(2, 4, 12), "", "K"), all("K"));
-        assert_eq!(order(&theirs, at(2, 4, 12), "C", "K"), some("K"));
-        // What is in order before the first gap can be read.
-        assert_eq!(order(&theirs, at(0, 0, 7), "CC", "kkk"), some("kkkCC"));
-        assert_eq!(order(&theirs, at(0, 0, 7), "CCCC", "kk"), some("kk"));
-        // On the channel now.
-        let theirs = Record { announced: 1, positions: [0, 5], sent: 3, received: 0 };
-        assert_eq!(order(&theirs, at(0, 0, 5), "CCC", ""), all("CCC"));
-        assert_eq!(order(&theirs, at(0, 0, 3), "C", "kk"), all("kkC"));
-        assert_eq!(order(&theirs, at(0, 0, 3), "C", "k"), some("k"), "kernel bytes are missing");
-        assert_eq!(order(&theirs, at(0, 0, 5), "C", "k"), some("C"), "kernel bytes too many");
-        // Impossible counts of switches.
-        assert_eq!(order(&theirs, at(5, 0, 0), "", ""), some(""));
-    }
 }

@@ -1,0 +1,50 @@
+//! What a link's queue keeps until the other end has it.
+
+use convoy_aggregator::batch::Head;
+use convoy_aggregator::gather::Thresholds;
+use convoy_aggregator::link::LinkError;
+use convoy_aggregator::queue::{Piece, Queue, Taken};
+
+#[derive(Clone, Copy)]
+struct Bytes(u32);
+
+impl Piece for Bytes {
+    fn length(&self) -> u32 {
+        self.0
+    }
+
+    fn is_large(&self) -> bool {
+        false
+    }
+}
+
+/// Sends one frame of a stream in a batch of its own.
+fn send(queue: &mut Queue<Bytes>, frame: u64) {
+    queue.push(0, Taken::new(Bytes(10), frame), 0);
+    let built = queue.build(&mut [0; 256], 0, |_, _, _, into| into.fill(1));
+    assert_eq!((built.messages(), built.payload), (1, 10));
+    queue.on_sent(built);
+}
+
+fn hear(queue: &mut Queue<Bytes>, delivered: u32) -> Result<Vec<u64>, LinkError> {
+    let mut done = Vec::new();
+    let head = Head { consumed: delivered, delivered, ..Head::default() };
+    queue.on_head(&head, |sequence| done.push(sequence))?;
+    let frames =
+        done.into_iter().flat_map(|sequence| queue.take_sent(sequence)).map(|(_, frame)| frame).collect();
+    queue.forget_before(delivered);
+    Ok(frames)
+}
+
+#[test]
+fn old_news_of_deliveries_forget_nothing() -> Result<(), LinkError> {
+    let mut queue = Queue::new(1 << 16, false, Thresholds::default());
+    assert!(queue.enter(0, 7, 3, true));
+    (0..4).for_each(|frame| send(&mut queue, frame));
+    assert_eq!(hear(&mut queue, 2)?, [0, 1]);
+    assert_eq!(hear(&mut queue, 1)?, [], "an honest end does not say that");
+    assert_eq!(queue.unsettled().collect::<Vec<_>>(), [(7, 2), (7, 3)]);
+    assert_eq!(hear(&mut queue, 4)?, [2, 3], "each frame once");
+    assert_eq!(queue.undelivered(), 0);
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! What one end says is told once, and what cannot be true is refused without a trace.
+
+use convoy_aggregator::batch::Control;
+use convoy_aggregator::credit::MAX_WINDOW;
+use convoy_aggregator::relay::{Relay, Said};
+
+#[test]
+fn a_lie_of_the_other_end_does_not_make_a_liar_of_the_program() {
+    let lies = [
+        Control::Announce { number: 7, position: 0 },
+        Control::Announce { number: u32::MAX, position: 9 },
+        Control::Passed(5),
+        Control::Passed(u32::MAX),
+        Control::Limit(MAX_WINDOW + 1),
+    ];
+    for lie in lies {
+        let mut relay = Relay::default();
+        assert!(relay.check(lie).is_err(), "{lie:?}");
+        assert!(relay.is_possible(&Said::default()), "after {lie:?}");
+        assert_eq!(relay.check(Control::Announce { number: 1, position: 0 }), Ok(()), "after {lie:?}");
+    }
+}
+
+#[test]
+fn news_are_told_once() {
+    let mut relay = Relay::default();
+    let said =
+        Said { announced: 2, positions: [4, 9], passed: 0, flags: 1, limit: 100, wants_kernel: Some(false) };
+    let mut told = Vec::new();
+    relay.tell(&said, |control| told.push(control));
+    let both = [Control::Announce { number: 1, position: 9 }, Control::Announce { number: 2, position: 4 }];
+    assert_eq!(told[..2], both);
+    assert_eq!(told[2..], [Control::Flags(1), Control::Limit(100)]);
+    relay.tell(&said, |control| panic!("{control:?} was told before"));
+    assert!(relay.give(100) && !relay.give(1), "no more than was granted");
+}
