@@ -1,7 +1,7 @@
 //! The inside of this crate for the fuzz targets of the package convoy-fuzz. Only there with the feature `fuzz`, and no
 //! interface that anybody else may build on.
 
-pub use crate::agent::record::{Place, RECORD_BYTES, Record, in_order};
+pub use convoy_aggregator::record::{Place, RECORD_BYTES, Record, in_order};
 pub use crate::channel::AGENT_SERIAL;
 pub use crate::channel::Trouble;
 pub use crate::channel::pair::{GEOMETRY, Pair, Stream};
