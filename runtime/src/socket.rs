@@ -7,6 +7,7 @@
 //! ```
 //! Objects are reused, never freed; every use checks the state again under the channel's locks.
 
+mod ends;
 mod far;
 mod modes;
 
@@ -82,6 +83,10 @@ pub struct Socket {
     pub told: AtomicBool,
     /// What its file description is set to.
     modes: Modes,
+    /// Its two ends, for those who look from outside: see [`Self::note_ends`].
+    ends: [AtomicU64; END_WORDS],
+    /// The trace that knows its name.
+    pub traced_by: AtomicU32,
     /// In how many processes the socket lives, as a forked candidate: index into the holders' page + 1.
     pub holders: AtomicU32,
     /// The offer in the registry, as [`OfferRef::to_word`]; 0 none.
@@ -89,6 +94,9 @@ pub struct Socket {
     /// The offer to the agent, as [`Far`], with its number in the upper half. The number changes with each offer.
     far: AtomicU64,
 }
+
+/// Words of [`Socket::ends`].
+const END_WORDS: usize = 5;
 
 /// More than one epoll instance watches the socket.
 pub const MANY: u64 = u64::MAX;
@@ -101,11 +109,23 @@ static LAST_LOOK: AtomicU64 = AtomicU64::new(0);
 const LOOKS_APART: i64 = 25_000;
 /// Nobody has asked since the peer was heard.
 const JUST_HEARD: u64 = 1;
-const CHUNK: usize = 256;
-const CHUNKS: usize = 4096;
+pub const CHUNK: usize = 256;
+pub const CHUNKS: usize = 4096;
 
 static SOCKETS: [AtomicPtr<[Socket; CHUNK]>; CHUNKS] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS];
+/// For [`crate::anchor`].
+pub(crate) const fn anchored() -> &'static [AtomicPtr<[Socket; CHUNK]>; CHUNKS] {
+    &SOCKETS
+}
+
+crate::anchor::layout! {
+    /// Where a socket's fields lie.
+    SocketLayout of Socket {
+        state, references, fd, calls, kernel_users, place, hint, peer_gone, shut, returned, over, watch, ends, holders, offer, far,
+    }
+}
+
 /// Free indices and how many were ever made; guarded by [`SLOW`] through the callers.
 static FREE: Mutex<(Vec<u32>, u32)> = Mutex::new((Vec::new(), 0));
 
@@ -227,6 +247,10 @@ impl Socket {
         self.told.store(false, Ordering::Relaxed);
         self.offer.store(0, Ordering::Relaxed);
         self.set_far(Far::None);
+        for word in &self.ends {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.traced_by.store(0, Ordering::Relaxed);
         self.modes.reset();
     }
 

@@ -154,6 +154,37 @@ pub struct Chunk {
     pub block: u32,
 }
 
+crate::anchor::layout! {
+    /// Where a mapping's fields lie.
+    PartyLayout of Party { base, slots, chunks }
+}
+crate::anchor::layout! {
+    /// Where the head's fields lie; the streams follow it.
+    SharedLayout of Shared { send_lock, sending, receive_lock, taken, held_until, finds, broken }
+}
+crate::anchor::layout! {
+    /// Where the sending half's fields lie.
+    LaneSendingLayout of LaneSending { blocks, fresh_slot, held }
+}
+crate::anchor::layout! {
+    /// Where the fields of a batch lie.
+    HeldLayout of Held { on, first }
+}
+crate::anchor::layout! {
+    /// Where a stream's fields lie.
+    StreamLayout of Stream {
+        sending, receiving, queued, kernel_read, kernel_senders, holders, open, recovery, shut_after,
+    }
+}
+crate::anchor::layout! {
+    /// Where the fields of a stream's sending half lie; `credit` is two words: sent, limit.
+    SendingLayout of Sending { credit, path, next_held, generation, stay }
+}
+crate::anchor::layout! {
+    /// Where the fields of a stream's receiving half lie; `credit` is four words: received, consumed, granted, window.
+    ReceivingLayout of Receiving { credit, window, path, generation, open, recalled }
+}
+
 /// The mapping. Copies refer to the same memory, which is never unmapped under a reader.
 #[derive(Clone, Copy)]
 pub struct Party {
@@ -175,6 +206,10 @@ impl Party {
         let chunks = (queue_bytes / CHUNK_BYTES).clamp(16, u32::MAX as usize / 2) as u32;
         let base = sys::map_shared(-1, Self::bytes(slots, chunks))?;
         let party = Self { base, first_chunk: base.wrapping_add(Self::chunk_offset(slots)), slots, chunks };
+        // Gigabytes of payload at most, mostly never used: not for core files.
+        // SAFETY: a part of the mapping, of whole pages; nothing is invalidated.
+        let _ =
+            unsafe { sys::madvise(party.first_chunk, chunks as usize * CHUNK_BYTES, libc::MADV_DONTDUMP) };
         // SAFETY: the memory is new, nobody else knows it.
         unsafe {
             let sending = &mut *party.shared().sending.get();
