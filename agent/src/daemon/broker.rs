@@ -262,7 +262,8 @@ impl Engine {
     /// Another agent offers a connection.
     pub(super) fn on_offer(&mut self, instance: u128, ends: Ends) {
         if !self.broker.speaks_for(instance, ends.remote.ip()) {
-            tracing::warn!(%ends, "an agent offers a connection that is not of its host");
+            let host = self.host_name(instance);
+            tracing::warn!(host, %ends, "an agent offers a connection that is not of its host");
             return;
         }
         if self.broker.remote.len() < MOST_REMOTE {
@@ -286,7 +287,7 @@ impl Engine {
         let Some(link) = self.choose_link(remote.instance, &ends, rail).filter(|_| opens) else { return };
         let (program, id) = (offer.program, offer.id);
         let Some(stream) = self.links[link].as_mut().and_then(|link| link.next_stream()) else { return };
-        let Some((slot, generation)) = self.enter_stream(program, id, link, stream, true) else {
+        let Some((slot, generation)) = self.enter_stream(program, id, link, stream, true, ends) else {
             self.decline_ends(&ends, Reason::Limit);
             return;
         };
@@ -298,6 +299,11 @@ impl Engine {
         self.tell(link, &Message::Open { local: ends.local, remote: ends.remote, token, stream });
     }
 
+    /// The name of another host, for log lines.
+    pub(super) fn host_name(&self, instance: u128) -> &str {
+        self.broker.hosts.get(&instance).map_or("", |host| &host.name)
+    }
+
     fn enter_stream(
         &mut self,
         program: usize,
@@ -305,11 +311,14 @@ impl Engine {
         link: usize,
         stream: u32,
         ours: bool,
+        ends: Ends,
     ) -> Option<(u32, u8)> {
         let worth = self.links[link].as_ref().is_some_and(|link| {
             link.worth.gathers() || self.rails.get(link.rail).is_some_and(|rail| rail.worth_always)
         });
-        let (slot, generation) = self.programs.get_mut(program)?.as_mut()?.open(link, stream, id, worth)?;
+        let known = self.programs.get_mut(program)?.as_mut()?;
+        let (slot, generation) = known.open(link, stream, id, worth)?;
+        known.slot(slot)?.ends = Some(ends);
         let entered = self.links[link].as_mut().is_some_and(|link| link.enter(stream, program, slot, ours));
         if !entered {
             self.programs.get_mut(program)?.as_mut()?.free(slot);
@@ -348,7 +357,7 @@ impl Engine {
         let Some((program, id)) = waiting.map(|offer| (offer.program, offer.id)) else {
             return Err("not offered");
         };
-        let entered = self.enter_stream(program, id, link, stream, false);
+        let entered = self.enter_stream(program, id, link, stream, false, ends);
         let (slot, generation) = entered.ok_or("no room")?;
         self.broker.local.remove(&ends);
         self.broker.remote.remove(&ends);

@@ -2,6 +2,7 @@
 
 use super::joint::Joint;
 use super::link::StreamNumber;
+use super::sessions::Ends;
 use convoy_aggregator::batch::Control;
 use convoy_aggregator::credit::MAX_WINDOW;
 use convoy_runtime::port::{Line, READY, STAYS, Sent, SlotState};
@@ -14,6 +15,8 @@ pub(crate) struct Slot {
     pub(crate) generation: u8,
     /// The program's offer that it came from.
     pub(super) offer: u64,
+    /// The connection's addresses, where they are known.
+    pub(super) ends: Option<Ends>,
     pub(crate) link: usize,
     pub(crate) stream: StreamNumber,
     /// Its other end, when that is on this host.
@@ -55,6 +58,7 @@ impl Slot {
         Self {
             generation,
             offer,
+            ends: None,
             link,
             stream,
             joint: None,

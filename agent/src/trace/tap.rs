@@ -66,10 +66,13 @@ impl Tap {
                 "process {pid} has another version of libconvoy.so, which cannot be traced"
             )));
         }
-        let mut tap = Self { pid, start, page, ring: None, next: 0, renewed: Instant::now(), stuck: None };
-        if tap.control(offset_of!(Control, until)).unwrap_or(0) > now_ns() {
+        // Before there is a tap, whose end would be the end of the other trace.
+        let until = read_word(&page, (offset_of!(Page, control) + offset_of!(Control, until)) as u64);
+        if until.unwrap_or(0) > now_ns() {
             return Err(fail(format!("process {pid} is being traced already")));
         }
+        let renewed = Instant::now();
+        let mut tap = Self { pid, start, page, ring: None, next: 0, renewed, stuck: None };
         tap.next = tap.head(offset_of!(Head, next)).unwrap_or(0);
         tap.begin(payload).map_err(|error| fail(format!("process {pid} cannot be traced: {error}")))?;
         Ok(tap)

@@ -225,16 +225,17 @@ impl Channel {
         let length = wanted.min(self.segment.geometry.block_bytes as usize);
         let header =
             Header { kind: Kind::Block, generation: stream.generation, slot, length: BlockRef::BYTES };
+        let payload = self.segment.block(self.side, block);
         // SAFETY: the block is this side's until the frame is published, the ring place is reserved.
         unsafe {
-            bytes.take(self.segment.block(self.side, block), length);
+            bytes.take(payload, length);
             target
                 .add(wire::HEADER_BYTES)
                 .cast::<u64>()
                 .write(BlockRef { block, length: length as u32 }.to_word());
             write_header(target, header);
         }
-        self.count_frame(lane, stream, header, length, self.segment.block(self.side, block));
+        self.count_frame(lane, stream, header, length, payload);
         stats::process().blocks_sent.add(1);
         Ok(length)
     }
