@@ -16,8 +16,12 @@ const MOST_SEARCHED: u64 = 64 << 20;
 
 /// Where bytes come from.
 enum Source {
-    /// /proc/PID/mem, and the places where the anchor may lie.
-    Process(File, Vec<Range<u64>>),
+    /// A process and its /proc/PID/mem and /proc/PID/maps.
+    Process {
+        pid: u32,
+        memory: File,
+        maps: String,
+    },
     Core(Core),
 }
 
@@ -33,9 +37,9 @@ impl Memory {
     /// # Errors
     /// There is no such process, or it may not be looked into (ptrace(2), access mode).
     pub(crate) fn of_process(pid: u32) -> io::Result<Self> {
-        let places = places(&fs::read_to_string(format!("/proc/{pid}/maps"))?);
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
         let memory = File::open(format!("/proc/{pid}/mem"))?;
-        Ok(Self { source: Source::Process(memory, places), left: Cell::new(MOST_BYTES) })
+        Ok(Self { source: Source::Process { pid, memory, maps }, left: Cell::new(MOST_BYTES) })
     }
 
     /// Of a core file.
@@ -46,9 +50,18 @@ impl Memory {
     /// Where the anchor may lie: the most likely places first.
     pub(crate) fn places_for_anchor(&self) -> Vec<Range<u64>> {
         match &self.source {
-            Source::Process(_, places) => places.clone(),
+            Source::Process { maps, .. } => places(maps),
             Source::Core(core) => core.places_for_anchor(),
         }
+    }
+
+    /// The file that a process has mapped there from its beginning: to read it by itself leaves the process's memory alone.
+    pub(crate) fn file_at(&self, address: u64) -> Option<File> {
+        let Source::Process { pid, maps, .. } = &self.source else { return None };
+        let start = format!("{address:x}-");
+        let line = maps.lines().find(|line| line.starts_with(&start))?;
+        let path = line.split_ascii_whitespace().nth(5).filter(|path| path.starts_with('/'))?;
+        File::open(format!("/proc/{pid}/root{path}")).ok()
     }
 
     /// Bytes at an address; nothing unless all of them are there.
@@ -60,7 +73,7 @@ impl Memory {
         self.left.set(left);
         let mut bytes = vec![0; length];
         match &self.source {
-            Source::Process(memory, _) => memory.read_exact_at(&mut bytes, address).ok()?,
+            Source::Process { memory, .. } => memory.read_exact_at(&mut bytes, address).ok()?,
             Source::Core(core) => core.read(address, &mut bytes)?,
         }
         Some(bytes)

@@ -4,6 +4,7 @@ use super::memory::word;
 use super::state::View;
 use convoy_runtime::anchor::Found;
 use serde::Serialize;
+use std::io::Read;
 
 /// Larger registries than this are none.
 const MOST_BYTES: u64 = 8 << 20;
@@ -83,7 +84,14 @@ impl Registry {
 pub(super) fn read(view: &View<'_>, address: u64) -> Option<Registry> {
     let size = view.found.in_registry.size;
     (size <= MOST_BYTES).then_some(())?;
-    decode(&view.memory.read(address, size as usize)?, &view.found)
+    let mut bytes = Vec::new();
+    if let Some(file) = view.memory.file_at(address) {
+        file.take(size).read_to_end(&mut bytes).ok()?;
+    }
+    if bytes.len() as u64 != size {
+        bytes = view.memory.read(address, size as usize)?;
+    }
+    decode(&bytes, &view.found)
 }
 
 /// The same from a registry's file, which is of this version by its name.

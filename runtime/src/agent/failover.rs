@@ -127,6 +127,9 @@ impl Failover {
             }
         };
         crate::log_info!("{socket} returns to the kernel: the way to the other host is gone");
+        if channel.is_traced() {
+            channel.trace_demote(slot, generation, "the way to the other host is gone");
+        }
         match Returning::begin(channel, slot, generation, fd) {
             Some(stream) => self.returning.push(stream),
             None => {

@@ -79,7 +79,7 @@ fn damaged_core_files_are_no_danger() {
     fs::write(&path, &whole).unwrap();
     let file = OpenOptions::new().write(true).open(&path).unwrap();
     let word = |at: usize| <[u8; 8]>::try_from(&whole[at..at + 8]).unwrap();
-    for round in 0..60 {
+    for round in 0..40 {
         let mut changed = Vec::new();
         for _ in 0..1 + random.below(400) {
             // Some of the changes where the way begins.

@@ -111,14 +111,16 @@ fn looking_takes_no_memory_of_the_program() {
     let pair = Pair::accelerated(&arena, &[]);
     let shared = || {
         let status = fs::read_to_string(format!("/proc/{}/status", pair.server.pid())).unwrap();
-        status.lines().find(|line| line.starts_with("RssShmem")).unwrap().to_owned()
+        let line = status.lines().find(|line| line.starts_with("RssShmem")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
     };
-    of(&arena, pair.server.pid());
     let before = shared();
     for _ in 0..3 {
         of(&arena, pair.server.pid());
     }
-    assert_eq!(before, shared());
+    // The kernel's own count is not exact. The lines of all slots would be 2048 kB, the registry 1300.
+    let more = shared().saturating_sub(before);
+    assert!(more < 200, "{more} kB more than {before}");
 }
 
 #[test]
@@ -169,7 +171,7 @@ fn damaged_cursors_are_said() {
         process["channels"][0]["receiving"]["wrong"].as_str().unwrap_or_default().to_owned()
     };
     assert_eq!(lane(&pair), "");
-    pair.client.overwrite_cursor(&arena, &7u64.to_ne_bytes());
+    pair.client.overstate(&arena);
     assert_eq!(lane(&pair), "the cursors cannot be");
 }
 

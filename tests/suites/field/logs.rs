@@ -22,7 +22,7 @@ fn a_demotion_names_its_stream_and_reason() {
 fn a_broken_channel_names_its_peer_its_streams_and_the_reason() {
     let arena = arena();
     let pair = Pair::accelerated(&arena, &[("CONVOY_LOG", "info")]);
-    pair.client.overwrite_cursor(&arena, &7u64.to_ne_bytes());
+    pair.client.overstate(&arena);
     assert_eq!(pair.server.tell("try"), "ConnectionReset");
     let said = fs::read_to_string(arena.path(ERRORS)).unwrap();
     let peer = pair.client.pid();

@@ -132,7 +132,7 @@ fn resets_have_reasons() {
     let arena = arena();
     let pair = Pair::accelerated(&arena, &[]);
     let tracer = Tracer::start(&arena, pair.server.pid(), &[]).on(&arena, &pair);
-    pair.client.overwrite_cursor(&arena, &7u64.to_ne_bytes());
+    pair.client.overstate(&arena);
     assert_eq!(pair.server.tell("try"), "ConnectionReset");
     tracer.sees(&arena, ": reset: impossible cursor");
     tracer.end();
