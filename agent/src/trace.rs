@@ -117,6 +117,9 @@ fn follow(tap: &mut Tap, sink: &mut dyn Sink, over: impl Fn() -> bool) -> Result
         }
         if !batch.more {
             sink.flush()?;
+            if tap.failed() {
+                return Err(Failure::new(NONE, "the process has no memory for its events; its log says why"));
+            }
             tap.renew();
             std::thread::sleep(PAUSE);
         }

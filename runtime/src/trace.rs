@@ -190,6 +190,7 @@ fn ring() -> Option<Ring> {
         }
         Err(errno) => {
             MAKING.store(FAILED, Ordering::Relaxed);
+            stats::control().descriptor.store(u64::MAX, Ordering::Relaxed);
             crate::log_warn!("no memory for the events of a trace: {}", log::Reason(errno));
             end();
             None

@@ -52,6 +52,24 @@ fn obey(stream: &mut TcpStream, order: &str, number: usize) -> String {
             // SAFETY: a descriptor that stays open; the stream of stdio is left alone.
             assert!(!unsafe { libc::fdopen(stream.as_raw_fd(), c"r".as_ptr()) }.is_null());
         }
+        // The program wants that number for itself.
+        "seize" => {
+            // SAFETY: whatever is behind that number is not used here.
+            assert_eq!(unsafe { libc::dup2(2, number as i32) }, number as i32);
+        }
+        // A child that talks for a while, until the number of bytes has come.
+        "child" => {
+            // SAFETY: one thread; the child ends without a word.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                stream.write_all(b"child").unwrap();
+                stream.read_exact(&mut vec![0; number]).unwrap();
+                // SAFETY: the end.
+                unsafe { libc::_exit(0) };
+            }
+            // SAFETY: a place that is not wanted.
+            assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
+        }
         // The program goes on without the connection.
         "close" => {
             // SAFETY: the descriptor is not used any more.

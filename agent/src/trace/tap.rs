@@ -99,6 +99,11 @@ impl Tap {
         }
     }
 
+    /// Whether the process has no memory for its events.
+    pub(super) fn failed(&self) -> bool {
+        self.control(offset_of!(Control, descriptor)) == Some(u64::MAX)
+    }
+
     /// Whether the process still runs.
     pub(super) fn lives(&self) -> bool {
         start_time(self.pid) == Some(self.start)

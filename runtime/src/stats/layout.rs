@@ -201,7 +201,7 @@ pub struct Control {
     pub until: AtomicU64,
     /// Bytes of payload wanted with each frame. Written by the reader.
     pub payload: AtomicU64,
-    /// The process's descriptor of the events, plus 1; 0 = none yet. Written by the process.
+    /// The process's descriptor of the events, plus 1; 0 = none yet, all ones = there is no memory for them. Written by the process.
     pub descriptor: AtomicU64,
 }
 

@@ -289,6 +289,71 @@ fn a_dead_tracer_is_forgotten() {
     });
 }
 
+/// The descriptor of the events is Convoy's own: a program that wants its number gets it, and both go on.
+#[test]
+fn a_program_may_take_the_descriptors_number() {
+    let arena = arena();
+    let pair = Pair::accelerated(&arena, &[]);
+    let tracer = Tracer::start(&arena, pair.server.pid(), &[]).on(&arena, &pair);
+    let ring = || {
+        let entries = fs::read_dir(format!("/proc/{}/fd", pair.server.pid())).unwrap().flatten();
+        let found = entries.map(|entry| entry.path()).find(|path| {
+            fs::read_link(path).is_ok_and(|target| target.to_string_lossy().contains("convoy-trace"))
+        });
+        found.expect("the ring").file_name().unwrap().to_str().unwrap().to_owned()
+    };
+    let number = ring();
+    pair.server.tell(&format!("seize {number}"));
+    assert_ne!(ring(), number);
+    pair.client.tell("send 6");
+    pair.server.tell("take 6");
+    tracer.sees(&arena, "received data 6");
+    tracer.end();
+    let again = Tracer::start(&arena, pair.server.pid(), &[]).on(&arena, &pair);
+    again.end();
+}
+
+/// A forked child has counters and events of its own: it does not write into its parent's, and can be traced itself.
+#[test]
+fn a_child_does_not_write_its_parents_events() {
+    let arena = arena();
+    let pair = Pair::accelerated(&arena, &[]);
+    let tracer = Tracer::start(&arena, pair.server.pid(), &[]).on(&arena, &pair);
+    pair.server.begin("child 7");
+    pair.client.tell("take 5");
+    pair.client.tell("send 7");
+    assert_eq!(pair.server.answer(), "done");
+    pair.client.tell("send 9");
+    pair.server.tell("take 9");
+    tracer.sees(&arena, "received data 9");
+    let said = tracer.end();
+    assert!(!said.contains("sent data 5") && !said.contains("received data 7"), "{said}");
+}
+
+/// The ring is a file to the kernel: where the program's limit forbids it, both say so.
+#[test]
+fn a_process_without_room_for_events_says_so() {
+    let arena = arena();
+    let pair = Pair::accelerated(&arena, &[]);
+    let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
+    let pid = i32::try_from(pair.server.pid()).unwrap();
+    // SAFETY: a limit that is read, and nothing written.
+    let set = unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
+    assert_eq!(set, 0);
+    let mut tracer = Tracer::start(&arena, pair.server.pid(), &[]);
+    let mut status = None;
+    arena.eventually("the end of the trace", || {
+        pair.client.tell("send 3");
+        pair.server.tell("take 3");
+        status = tracer.child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.and_then(|status| status.code()), Some(1));
+    assert_eq!(tracer.said().lines().count(), 1, "{}", tracer.said());
+    let log = fs::read_to_string(arena.path(super::talk::ERRORS)).unwrap();
+    assert!(log.contains("no memory for the events of a trace: File too large (EFBIG)"), "{log}");
+}
+
 #[test]
 fn a_process_without_convoy_is_refused_by_one_line() {
     let arena = arena();
