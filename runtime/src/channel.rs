@@ -65,7 +65,7 @@ pub struct Channel {
 
 crate::anchor::layout! {
     /// Where a channel's fields lie; `sockets` is an address and a length.
-    ChannelLayout of Channel { segment, party, side, serial, peer, maker, index, descriptor, streams, sockets, retired }
+    ChannelLayout of Channel { segment, party, side, serial, peer, index, descriptor, sockets, retired }
 }
 
 /// Set by the first fork with streams: another process may sort frames of a channel that this process uses too.

@@ -64,7 +64,7 @@ pub mod layout {
 
     crate::anchor::layout! {
         /// Where the registry's parts lie.
-        RegistryLayout of Registry { magic, lock, serial, bells, offers, channels }
+        RegistryLayout of Registry { lock, bells, offers, channels }
     }
     crate::anchor::layout! {
         /// Where a bell's words lie.

@@ -26,7 +26,7 @@ pub struct Session {
 
 crate::anchor::layout! {
     /// Where a session's fields lie.
-    SessionLayout of Session { registry, network }
+    SessionLayout of Session { registry }
 }
 
 /// For [`crate::anchor`].

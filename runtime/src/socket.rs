@@ -11,6 +11,7 @@ mod ends;
 mod far;
 mod modes;
 
+pub use ends::{SocketLayout, anchored};
 pub use far::Far;
 
 use crate::channel::{self, Channel};
@@ -114,18 +115,6 @@ pub const CHUNKS: usize = 4096;
 
 static SOCKETS: [AtomicPtr<[Socket; CHUNK]>; CHUNKS] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS];
-/// For [`crate::anchor`].
-pub(crate) const fn anchored() -> &'static [AtomicPtr<[Socket; CHUNK]>; CHUNKS] {
-    &SOCKETS
-}
-
-crate::anchor::layout! {
-    /// Where a socket's fields lie.
-    SocketLayout of Socket {
-        state, references, fd, calls, kernel_users, place, hint, peer_gone, shut, returned, over, watch, ends, holders, offer, far,
-    }
-}
-
 /// Free indices and how many were ever made; guarded by [`SLOW`] through the callers.
 static FREE: Mutex<(Vec<u32>, u32)> = Mutex::new((Vec::new(), 0));
 

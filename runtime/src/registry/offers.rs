@@ -35,7 +35,7 @@ pub struct Offer {
 
 crate::anchor::layout! {
     /// Where an offer's words lie.
-    OfferLayout of Offer { state, key, end, owner, channel, slot }
+    OfferLayout of Offer { state, key, owner, channel, slot }
 }
 
 /// An offer of this process.

@@ -13,7 +13,7 @@ pub struct Blocks {
 
 crate::anchor::layout! {
     /// Where the bits lie.
-    BlocksLayout of Blocks { free, lent }
+    BlocksLayout of Blocks { lent }
 }
 
 impl Blocks {

@@ -36,9 +36,7 @@ pub struct SideLine {
 
 crate::anchor::layout! {
     /// Where a line's words lie.
-    LineLayout of SideLine {
-        announced, flags, position, passed, state, limit, recalled, descriptor, kernel_senders, receive_waiters,
-    }
+    LineLayout of SideLine { announced, flags, position, passed, state, limit, receive_waiters }
 }
 
 /// Flag of a line: this side, as a receiver, follows switches of the other.

@@ -1,6 +1,8 @@
 //! The memory of one side of a channel: what its process and the children it forks share, and nobody else can
 //! write. Everything here is trusted; the locks say who may touch what.
 
+mod layout;
+
 use super::blocks::Blocks;
 use super::lock::SharedLock;
 use super::ring::{Consumer, Producer};
@@ -10,6 +12,10 @@ use convoy_aggregator::gather::Gather;
 use convoy_aggregator::path::{ReceivePath, SendPath};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+pub use layout::{
+    HeldLayout, LaneSendingLayout, PartyLayout, ReceivingLayout, SendingLayout, SharedLayout, StreamLayout,
+};
 
 /// Bytes of one chunk of queued data, with its header.
 pub const CHUNK_BYTES: usize = 2048;
@@ -152,37 +158,6 @@ pub struct Chunk {
     pub end: u32,
     /// Block of the segment that holds the bytes, or [`NONE`].
     pub block: u32,
-}
-
-crate::anchor::layout! {
-    /// Where a mapping's fields lie.
-    PartyLayout of Party { base, slots, chunks }
-}
-crate::anchor::layout! {
-    /// Where the head's fields lie; the streams follow it.
-    SharedLayout of Shared { send_lock, sending, receive_lock, taken, held_until, finds, broken }
-}
-crate::anchor::layout! {
-    /// Where the sending half's fields lie.
-    LaneSendingLayout of LaneSending { blocks, fresh_slot, held }
-}
-crate::anchor::layout! {
-    /// Where the fields of a batch lie.
-    HeldLayout of Held { on, first }
-}
-crate::anchor::layout! {
-    /// Where a stream's fields lie.
-    StreamLayout of Stream {
-        sending, receiving, queued, kernel_read, kernel_senders, holders, open, recovery, shut_after,
-    }
-}
-crate::anchor::layout! {
-    /// Where the fields of a stream's sending half lie; `credit` is two words: sent, limit.
-    SendingLayout of Sending { credit, path, next_held, generation, stay }
-}
-crate::anchor::layout! {
-    /// Where the fields of a stream's receiving half lie; `credit` is four words: received, consumed, granted, window.
-    ReceivingLayout of Receiving { credit, window, path, generation, open, recalled }
 }
 
 /// The mapping. Copies refer to the same memory, which is never unmapped under a reader.

@@ -120,15 +120,15 @@ crate::anchor::layout! {
 }
 crate::anchor::layout! {
     /// Where the words of a segment's head lie.
-    HeaderLayout of Header { magic, geometry, serial, handed_out, sides }
+    HeaderLayout of Header { sides }
 }
 crate::anchor::layout! {
     /// Where the words of a side lie.
-    SideHeaderLayout of SideHeader { identity, attached, asleep, sleepers }
+    SideHeaderLayout of SideHeader { sleepers }
 }
 crate::anchor::layout! {
     /// Where a lane's words lie: published bytes, taken bytes.
-    LaneLayout of LaneLines { producer, consumer, returned }
+    LaneLayout of LaneLines { producer, consumer }
 }
 
 /// Where the parts of a segment lie, in bytes.

@@ -1,10 +1,21 @@
-//! The two ends of a connection, kept with its socket for those who look from outside, and the words in which log lines name it.
+//! A socket for those who look from outside: where it lies, the two ends of its connection, and the words in which log lines name
+//! it.
 
-use super::Socket;
+use super::{CHUNK, CHUNKS, SOCKETS, Socket};
 use crate::promote::Address;
 use core::fmt;
 use core::net::{Ipv6Addr, SocketAddr};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+/// For [`crate::anchor`].
+pub const fn anchored() -> &'static [AtomicPtr<[Socket; CHUNK]>; CHUNKS] {
+    &SOCKETS
+}
+
+crate::anchor::layout! {
+    /// Where a socket's fields lie.
+    SocketLayout of Socket { state, fd, calls, kernel_users, peer_gone, shut, over, watch, ends, offer, far }
+}
 
 /// Bytes of both ends: local address and port, the other end's address and port; IPv4 as v4-mapped, all big-endian.
 pub const ENDS_BYTES: usize = crate::trace::wire::NAME_BYTES;
