@@ -325,7 +325,7 @@ impl Channel {
             stats::process().channels_broken.add(1);
             stats::process().demotions_broken.add(u64::from(self.streams.load(Ordering::Relaxed)));
             let (peer, streams) = (self.peer.pid(), self.streams.load(Ordering::Relaxed));
-            crate::log_warn!("channel to process {peer} ended, its {streams} streams are reset: {why}");
+            crate::log_warn!("channel to process {peer} ended, its streams ({streams}) are reset: {why}");
             if self.is_traced() {
                 self.trace_reset(crate::trace::wire::Place::NO_SLOT, 0, why);
             }

@@ -83,7 +83,7 @@ impl Tap {
         self.set(offset_of!(Control, session), now_ns() | 1)?;
         self.set(offset_of!(Control, payload), u64::from(payload).min(MOST_PAYLOAD as u64))?;
         self.extend()?;
-        self.switch(1)
+        self.switch_on()
     }
 
     fn extend(&mut self) -> std::io::Result<()> {
@@ -95,7 +95,7 @@ impl Tap {
     pub(super) fn renew(&mut self) {
         if self.renewed.elapsed() > LEASE / 6 {
             // A page that is gone ends the trace by `lives`. A pause of this command may have outlasted the lease.
-            let _ = self.extend().and_then(|()| self.switch(1));
+            let _ = self.extend().and_then(|()| self.switch_on());
         }
     }
 
@@ -109,11 +109,11 @@ impl Tap {
         start_time(self.pid) == Some(self.start)
     }
 
-    fn switch(&self, on: u64) -> std::io::Result<()> {
+    fn switch_on(&self) -> std::io::Result<()> {
         (0..LANES).try_for_each(|lane| {
             let offset =
                 offset_of!(Page, lanes) + lane * size_of::<LaneCounters>() + offset_of!(LaneCounters, traced);
-            self.page.write_all_at(&on.to_ne_bytes(), offset as u64)
+            self.page.write_all_at(&1u64.to_ne_bytes(), offset as u64)
         })
     }
 
@@ -198,8 +198,8 @@ impl Tap {
 }
 
 impl Drop for Tap {
+    /// The process finds at its next event that the time is over: it switches the lanes off and gives the memory back.
     fn drop(&mut self) {
-        let _ = self.switch(0);
         let _ = self.set(offset_of!(Control, until), 0);
     }
 }

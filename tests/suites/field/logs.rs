@@ -26,8 +26,9 @@ fn a_broken_channel_names_its_peer_its_streams_and_the_reason() {
     assert_eq!(pair.server.tell("try"), "ConnectionReset");
     let said = fs::read_to_string(arena.path(ERRORS)).unwrap();
     let peer = pair.client.pid();
-    let channel =
-        format!("convoy: warn: channel to process {peer} ended, its 1 streams are reset: impossible cursor");
+    let channel = format!(
+        "convoy: warn: channel to process {peer} ended, its streams (1) are reset: impossible cursor"
+    );
     assert!(said.lines().any(|line| line == channel), "{said}");
     let (own, other) = pair.server.ends.borrow().clone();
     let reset = format!("to process {peer} is reset: impossible cursor");

@@ -82,6 +82,7 @@ fn frames_are_shown_without_their_payload() {
     pair.server.tell("send 40");
     pair.server.tell("send 41");
     tracer.sees(&arena, "sent data 41");
+    assert!(ring_pages(&pair.server) > 1);
     let said = tracer.end();
     let stream = between(&pair.server);
     for words in [
@@ -94,6 +95,17 @@ fn frames_are_shown_without_their_payload() {
     }
     assert!(!said.contains('"'), "no payload: {said}");
     pair.client.tell("take 81");
+    // The events' memory goes with the first message after them, up to the page that counts.
+    pair.server.tell("send 1");
+    assert!(ring_pages(&pair.server) <= 1, "{} pages", ring_pages(&pair.server));
+}
+
+/// Pages that the process has of its ring.
+fn ring_pages(talker: &Talker) -> u64 {
+    let maps = fs::read_to_string(format!("/proc/{}/smaps", talker.pid())).unwrap();
+    let ring = maps.split_once("/memfd:convoy-trace").expect("a ring").1;
+    let size = ring.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+    size.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() / 4
 }
 
 #[test]
