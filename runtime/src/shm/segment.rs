@@ -40,7 +40,7 @@ pub struct Geometry {
     pub slots: u32,
     /// Bytes of one block, a power of two.
     pub block_bytes: u32,
-    /// Blocks of one direction, at most 64 * [`BLOCK_WORDS`].
+    /// Blocks of one direction, at most 256.
     pub blocks: u32,
 }
 
