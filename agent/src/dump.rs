@@ -27,7 +27,7 @@ use std::time::Duration;
 /// Exit status: nothing to be seen.
 const NONE: u8 = 1;
 /// A process whose memory cannot be read in this time (it may be made so) is given up.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Core files leave some memory out.
 const CORE_NOTE: &str = "from a core file: payload in blocks and queues is left out of those, and files such as the registry (coredump_filter)";
 

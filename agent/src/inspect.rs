@@ -39,13 +39,17 @@ impl std::fmt::Display for Blind {
 
 /// Pieces in which memory is searched; they overlap by an anchor's size.
 const PIECE: u64 = 1 << 20;
+/// Pieces that are searched: a damaged core file may claim all addresses there are.
+const MOST_PIECES: usize = 4096;
 
 /// Finds the anchor in the memory of a process.
 pub(crate) fn find(memory: &Memory) -> Result<Found, Blind> {
     let mut other = None;
+    let mut left = MOST_PIECES;
     for range in memory.places_for_anchor() {
         let mut at = range.start;
-        while at < range.end {
+        while at < range.end && left > 0 {
+            left -= 1;
             let length = (PIECE + BYTES as u64).min(range.end - at);
             let bytes = memory.read(at, length as usize).unwrap_or_default();
             match search(at, &bytes) {

@@ -7,8 +7,9 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-/// Most bytes that are read in all: garbage may point round in circles.
-const MOST_BYTES: u64 = 1 << 30;
+/// Most bytes that are read in all: garbage may point round in circles. A short piece counts as if it were longer.
+const MOST_BYTES: u64 = 1 << 28;
+const LEAST_COUNTED: u64 = 256;
 /// Longest piece that is read at once.
 const MOST_AT_ONCE: usize = 8 << 20;
 /// Longest part of a mapped file that is searched for the anchor.
@@ -66,7 +67,7 @@ impl Memory {
 
     /// Bytes at an address; nothing unless all of them are there.
     pub(crate) fn read(&self, address: u64, length: usize) -> Option<Vec<u8>> {
-        let left = self.left.get().checked_sub(length as u64)?;
+        let left = self.left.get().checked_sub((length as u64).max(LEAST_COUNTED))?;
         if length > MOST_AT_ONCE || address.checked_add(length as u64).is_none() {
             return None;
         }

@@ -113,7 +113,7 @@ impl View<'_> {
         peer: Option<u32>,
         unseen: &mut Vec<String>,
     ) -> Vec<Channel> {
-        let most = self.found.most_channels.min(1 << 16);
+        let most = self.found.most_channels.min(Found::HERE.most_channels);
         let Some(table) = self.memory.read(self.found.channels, most as usize * 8) else {
             unseen.push("the table of channels".to_owned());
             return Vec::new();
@@ -231,9 +231,9 @@ impl View<'_> {
 
     fn candidates(&self) -> Vec<Candidate> {
         let mut found = Vec::new();
-        let chunks = self.found.socket_chunks.min(1 << 16);
+        let chunks = self.found.socket_chunks.min(Found::HERE.socket_chunks);
         let layout = self.found.in_socket;
-        let each = self.found.sockets_of_chunk.min(1 << 12);
+        let each = self.found.sockets_of_chunk.min(Found::HERE.sockets_of_chunk);
         let table = self.memory.read(self.found.sockets, chunks as usize * 8).unwrap_or_default();
         let addresses = (0..chunks as usize).map_while(|index| super::memory::word(&table, index * 8));
         for chunk in addresses.take_while(|address| *address != 0) {

@@ -96,11 +96,15 @@ fn a_stopped_process_is_seen_and_stays_stopped() {
     let arena = arena();
     let pair = Pair::accelerated(&arena, &[]);
     pair.server.signal(libc::SIGSTOP);
+    let state = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pair.server.pid())).unwrap();
+        stat.rsplit(") ").next().unwrap().chars().next()
+    };
+    arena.eventually("a stop", || state() == Some('T'));
     pair.client.tell("send 77");
     let here = stream(&of(&arena, pair.server.pid()));
     assert_eq!(here["receiving"]["in_lane"]["bytes"].as_u64().unwrap(), 77);
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pair.server.pid())).unwrap();
-    assert_eq!(stat.rsplit(") ").next().unwrap().chars().next(), Some('T'), "{stat}");
+    assert_eq!(state(), Some('T'));
     pair.server.signal(libc::SIGCONT);
     pair.server.tell("take 77");
 }
