@@ -16,6 +16,8 @@ Examples:
   convoy run redis-benchmark -c 50      a client; both ends must run under Convoy
   convoy stat                           what your programs under Convoy are doing now
   convoy doctor nginx                   would nginx be accelerated, and is this machine fit?
+  convoy dump 1234                      where every byte of process 1234's streams is
+  convoy trace 1234                     what its streams do, line by line
 
 'convoy COMMAND --help' tells more, and 'convoy run --help' lists all settings.";
 
@@ -38,6 +40,8 @@ pub(crate) enum Command {
     Agent(Agent),
     Stat(Stat),
     Doctor(Doctor),
+    Dump(Dump),
+    Trace(Trace),
 }
 
 /// Run a program under Convoy
@@ -141,6 +145,47 @@ pub(crate) struct Doctor {
     /// Print JSON for programs
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Show all state of a program's channels, from outside
+///
+/// For every stream: its addresses, the path of each direction, bytes sent, received and unread, credit, switches, and who waits;
+/// the frames in the lanes; bells, blocks, locks. The program is neither stopped nor changed. Of a process that is gone, what its
+/// peers still hold is shown.
+#[derive(Args, Debug, Clone)]
+#[command(after_help = "\
+Exit status: 0 done; 1 the process does not run under Convoy, in this version, or cannot be looked into; 2 wrong usage.")]
+pub(crate) struct Dump {
+    /// Only this process [default: all of yours that have used a TCP connection]
+    pub(crate) pid: Option<u32>,
+    /// A core file instead of a process
+    #[arg(long, value_name = "FILE", conflicts_with = "pid")]
+    pub(crate) core: Option<PathBuf>,
+    /// Print JSON for programs: an object with a list 'processes'
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Show the frames and path switches of a program's streams as they happen
+///
+/// One line for each event: a stream opens or closes, a frame is sent or received, a direction changes its path, credit is given, a
+/// stream goes back to the kernel or is reset, with the reason. The program never waits for this; what comes too fast is counted as
+/// lost. Payload is left out unless --bytes asks for it: it may hold secrets.
+#[derive(Args, Debug, Clone)]
+#[command(after_help = "\
+Exit status: 0 done; 1 the process does not run under Convoy, or cannot be traced; 2 wrong usage.")]
+pub(crate) struct Trace {
+    /// The process
+    pub(crate) pid: u32,
+    /// Write a pcapng file for Wireshark instead of lines; see dist/wireshark/convoy.lua
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+    /// End after so long [default: when interrupted, or with the process]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) seconds: Option<f64>,
+    /// Keep that many bytes of each frame's payload
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=4096))]
+    pub(crate) bytes: u16,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

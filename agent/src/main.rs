@@ -1,15 +1,18 @@
 //! The `convoy` command. Lives here: choosing the subcommand, and the one place that prints errors and exits.
 //! Not here: the command line ([`cli`]), what commands know of a running agent ([`contact`]) and the subcommands
-//! ([`daemon`], [`run`], [`stat`], [`doctor`]).
+//! ([`daemon`], [`run`], [`stat`], [`doctor`], [`dump`], [`trace`]).
 #![deny(unsafe_code)]
 
 mod cli;
 mod contact;
 mod daemon;
 mod doctor;
+mod dump;
+mod inspect;
 mod output;
 mod run;
 mod stat;
+mod trace;
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -52,6 +55,8 @@ fn dispatch(command: Command) -> Outcome {
         Command::Run(options) => run::run(&options),
         Command::Stat(options) => stat::stat(&options),
         Command::Doctor(options) => doctor::doctor(&options),
+        Command::Dump(options) => dump::dump(&options),
+        Command::Trace(options) => trace::trace(&options),
     }
 }
 

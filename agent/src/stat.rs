@@ -5,7 +5,7 @@
 
 mod json;
 mod links;
-mod pages;
+pub(crate) mod pages;
 mod table;
 
 use crate::cli::Stat;

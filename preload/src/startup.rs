@@ -2,9 +2,15 @@
 //! what is still on its way. `_exit` and `quick_exit`, which run no destructors, are hooks
 //! (`hooks::process`).
 
+use convoy_runtime::anchor::{ANCHOR, Anchor};
 use convoy_runtime::api;
 
 use crate::calls;
+
+/// For debuggers: `convoy dump` finds it by its first words, gdb by its name.
+#[used]
+#[unsafe(export_name = "convoy_anchor")]
+pub static PUBLISHED: &Anchor = &ANCHOR;
 
 #[used]
 #[unsafe(link_section = ".init_array")]

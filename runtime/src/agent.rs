@@ -10,7 +10,7 @@ pub mod protocol;
 pub mod server;
 
 use crate::channel::{self, Channel, Way};
-use crate::config::{Fabric, LogLevel, settings};
+use crate::config::{Fabric, settings};
 use crate::process::Identity;
 use crate::registry::Registry;
 use crate::session::Session;
@@ -139,7 +139,8 @@ fn join(session: &Session) -> Option<&'static Agent> {
         }
         Err(errno) => {
             table::abandon(socket);
-            log::line(LogLevel::Warn, format_args!("the agent cannot be used (errno {errno})"));
+            let pid = identity.pid();
+            crate::log_warn!("the agent, process {pid}, cannot be used: {}", log::Reason(errno));
             None
         }
     }

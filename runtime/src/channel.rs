@@ -28,13 +28,15 @@ mod unread;
 use crate::process::{self, Identity};
 use crate::shm::party::{LaneSending, NONE, Party, Recovery};
 use crate::shm::segment::{LaneLines, Segment, SideHeader, SideLine, SlotState};
-use crate::{log, memory, stats, sys, table};
+use crate::{memory, stats, sys, table};
 use convoy_aggregator::credit::{ReceiveCredit, SendCredit};
 use convoy_aggregator::path::{ReceivePath, SendPath};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 pub use far::Way;
-pub use list::{AGENT_SERIAL, all, at, at_exit, moved, of_answer, refuse, with_agent, with_peer};
+pub use list::{
+    AGENT_SERIAL, MOST, all, anchored, at, at_exit, moved, of_answer, refuse, with_agent, with_peer,
+};
 pub use rest::{Rest, register};
 
 /// How many closed slots are looked at for one whose other end is closed too.
@@ -61,6 +63,11 @@ pub struct Channel {
     sockets: Box<[AtomicU32]>,
     /// The peer is gone and no stream is left: the place may be used for another channel.
     retired: AtomicBool,
+}
+
+crate::anchor::layout! {
+    /// Where a channel's fields lie; `sockets` is an address and a length.
+    ChannelLayout of Channel { segment, party, side, serial, peer, index, descriptor, sockets, retired }
 }
 
 /// Set by the first fork with streams: another process may sort frames of a channel that this process uses too.
@@ -285,6 +292,9 @@ impl Channel {
     pub fn close_end(&self, slot: u32, generation: u8) -> bool {
         self.set_socket(slot, None);
         let unread = self.drop_unread(slot);
+        if self.is_traced() {
+            self.trace_close(slot, generation, unread);
+        }
         if let Ok(guard) = self.lock_sending() {
             self.party.stream(slot).open.store(0, Ordering::Release);
             self.own_line(slot).set_state(generation, SlotState::Closed);
@@ -316,18 +326,22 @@ impl Channel {
         if !self.party.shared().broken.swap(true, Ordering::Relaxed) {
             stats::process().channels_broken.add(1);
             stats::process().demotions_broken.add(u64::from(self.streams.load(Ordering::Relaxed)));
-            let peer = self.peer.pid();
-            log::line(crate::config::LogLevel::Warn, format_args!("channel to process {peer} ended: {why}"));
-            self.reset_streams();
+            let (peer, streams) = (self.peer.pid(), self.streams.load(Ordering::Relaxed));
+            crate::log_warn!("channel to process {peer} ended, its streams ({streams}) are reset: {why}");
+            if self.is_traced() {
+                self.trace_reset(crate::trace::wire::Place::NO_SLOT, 0, why);
+            }
+            self.reset_streams(why);
         }
         Trouble::Broken
     }
 
     /// The connections of a failed channel are shut down, which wakes whoever sleeps on them.
-    fn reset_streams(&self) {
+    fn reset_streams(&self, why: &str) {
         for socket in self.sockets.iter().map(|word| word.load(Ordering::Relaxed)).filter(|index| *index != 0)
         {
             if let Some(socket) = crate::socket::at(socket - 1) {
+                crate::log_info!("{socket} to process {} is reset: {why}", self.peer.pid());
                 socket.hint.store(true, Ordering::Relaxed);
                 let _ = sys::shutdown(socket.fd.load(Ordering::Relaxed), libc::SHUT_RDWR);
             }

@@ -6,7 +6,7 @@ use crate::registry::Progress;
 use crate::session::{self, SLOW};
 use crate::socket::{self, Far, Socket, State};
 use crate::table::{self, Entry};
-use crate::{agent, bell, channel, demote, epoll, fork, inside, process, stats, sys};
+use crate::{agent, bell, channel, demote, epoll, fork, inside, process, stats, sys, trace};
 use core::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// Before the program's close of `fd`.
@@ -172,7 +172,7 @@ pub fn vacate(fd: i32) {
     if table::get(fd) != Entry::Private {
         return;
     }
-    if bell::moved(fd) || epoll::moved(fd) || channel::moved(fd) {
+    if bell::moved(fd) || epoll::moved(fd) || channel::moved(fd) || trace::moved(fd) {
         table::take(fd);
     }
 }

@@ -1,9 +1,8 @@
 //! Back to the kernel: for calls and options the channel cannot honour.
 
 use crate::api::Reason;
-use crate::config::LogLevel;
 use crate::socket::{self, State};
-use crate::{agent, epoll, log, promote, stats, sys, table};
+use crate::{agent, epoll, promote, stats, sys, table};
 use core::sync::atomic::Ordering;
 
 /// Leaves the connection behind `fd` to the kernel: a candidate for good; of a promoted stream, what this side
@@ -24,23 +23,26 @@ pub fn demote(fd: i32, reason: Reason) -> bool {
         }
         State::Promoted => {
             count_demotion(reason);
+            let why = words(reason);
+            crate::log_debug!("{socket} goes back to the kernel: {why}");
             socket.share_modes(fd);
             let mut back = true;
-            if let Some((channel, slot)) = socket.stream() {
+            if let Some((channel, slot, generation)) = socket.whole_stream() {
+                if channel.is_traced() {
+                    channel.trace_demote(slot, generation, why);
+                }
                 channel.await_return(slot, fd);
                 channel.send_through_kernel(slot);
                 back = if channel.leads_to_agent() {
-                    channel.recall_far(slot, socket.generation(), fd)
+                    channel.recall_far(slot, generation, fd)
                 } else {
-                    channel.recall(slot, socket.generation(), fd)
+                    channel.recall(slot, generation, fd)
                 };
                 if !back {
                     let peer = channel.peer.pid();
-                    log::line(
-                        LogLevel::Warn,
-                        format_args!(
-                            "process {peer} does not answer: descriptor {fd} could not go back to the kernel"
-                        ),
+                    crate::log_warn!(
+                        "{socket} could not go back to the kernel ({why}): its unread bytes cannot be put there, \
+                         process {peer} does not answer or its socket cannot be copied"
                     );
                 }
                 socket.hint.store(true, Ordering::Relaxed);
@@ -53,6 +55,17 @@ pub fn demote(fd: i32, reason: Reason) -> bool {
             demote(fd, reason)
         }
         State::Free => true,
+    }
+}
+
+fn words(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Stdio => "fdopen, dprintf and the like",
+        Reason::Passed => "passed to another process",
+        Reason::Exec => "exec",
+        Reason::Option => "a socket option",
+        Reason::Call => "a call that only the kernel can do",
+        Reason::Identity => "a change of user, root directory or namespaces, or a sandbox",
     }
 }
 

@@ -12,6 +12,7 @@
 //!   close, fork, demote, options, transfer    the rest of a connection's life
 //!   confine        programs that confine themselves
 //!   listing        what /proc/self/fd shows
+//!   anchor, trace  what can be looked at from outside: state, events
 //!   inside         where a signal handler has to wait
 //!   session        what a process joins at its first connection
 //!   shm, sys       memory layouts, locks, raw system calls
@@ -23,6 +24,7 @@
 #![cfg_attr(feature = "fuzz", allow(rustdoc::private_intra_doc_links))]
 
 pub mod agent;
+pub mod anchor;
 pub mod api;
 mod background;
 mod bell;
@@ -56,5 +58,6 @@ mod stream;
 mod sync;
 pub mod sys;
 mod table;
+pub mod trace;
 mod transfer;
 mod wait;

@@ -79,6 +79,19 @@ impl Write for Line {
     }
 }
 
+/// An errno in words, as log lines give it: `Permission denied (EACCES)`.
+pub struct Reason(pub sys::Errno);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let errno = syscalls::Errno::new(self.0);
+        match errno.name().zip(errno.description()) {
+            Some((name, description)) => write!(f, "{description} ({name})"),
+            None => write!(f, "errno {}", self.0),
+        }
+    }
+}
+
 fn name(level: LogLevel) -> &'static str {
     match level {
         LogLevel::Off => "off",
@@ -129,6 +142,12 @@ mod tests {
     fn a_line_names_its_level_and_ends() {
         let line = Line::of(LogLevel::Warn, format_args!("{} is {}", "a", 1));
         assert_eq!(line.bytes(), b"convoy: warn: a is 1\n");
+    }
+
+    #[test]
+    fn reasons_are_words() {
+        assert_eq!(Reason(libc::EACCES).to_string(), "Permission denied (EACCES)");
+        assert_eq!(Reason(9999).to_string(), "errno 9999");
     }
 
     #[test]

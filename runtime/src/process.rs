@@ -31,6 +31,11 @@ pub fn own() -> Identity {
     Identity(OWN.load(Ordering::Relaxed))
 }
 
+/// For [`crate::anchor`].
+pub(crate) const fn anchored() -> &'static AtomicU64 {
+    &OWN
+}
+
 /// Looks up who this process is; to be called at the first use and in the child after a fork.
 pub fn remember() -> Identity {
     let pid = sys::getpid();

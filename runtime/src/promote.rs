@@ -185,6 +185,7 @@ fn not_soon(socket: &Socket) -> Refusal {
 fn meet(index: u32, socket: &Socket, fd: i32) -> Result<bool, Refusal> {
     let local = address(fd, false).ok_or(Refusal::NotTcp)?;
     let peer = address(fd, true).ok_or(Refusal::Later)?;
+    socket.note_ends(local, peer);
     if local == peer {
         return Err(Refusal::SelfConnected);
     }
@@ -339,6 +340,9 @@ fn settle(
     channel.own_line(slot).descriptor.store(fd as u32, Ordering::Release);
     channel.own_line(slot).flags.fetch_or(READY, Ordering::Release);
     channel.changed(slot);
+    if channel.is_traced() {
+        channel.trace_open(slot, generation);
+    }
     fence(Ordering::SeqCst);
     if socket.shut.load(Ordering::SeqCst) {
         channel.send_through_kernel(slot);
@@ -346,7 +350,7 @@ fn settle(
 }
 
 /// IPv4 as v4-mapped, so that both ends of a connection agree.
-type Address = (Ipv6Addr, u16);
+pub type Address = (Ipv6Addr, u16);
 
 fn plain((address, port): Address) -> (IpAddr, u16) {
     (address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4), port)

@@ -54,6 +54,26 @@ pub struct Registry {
     channels: [ChannelRecord; CHANNELS],
 }
 
+/// Where the registry's entries lie, for those who read it from outside.
+pub mod layout {
+    use super::{BellRecord, Registry};
+
+    pub(crate) const OFFERS: u64 = super::OFFERS as u64;
+    pub(crate) const BELLS: u64 = super::BELLS as u64;
+    pub(crate) const CHANNELS: u64 = super::CHANNELS as u64;
+
+    crate::anchor::layout! {
+        /// Where the registry's parts lie.
+        RegistryLayout of Registry { lock, bells, offers, channels }
+    }
+    crate::anchor::layout! {
+        /// Where a bell's words lie.
+        BellLayout of BellRecord { owner, sleepers, rung }
+    }
+    pub use super::channels::ChannelRecordLayout;
+    pub use super::offers::OfferLayout;
+}
+
 /// A word on a line of its own: as a place to spin it is taken and left for every message of a busy pair.
 #[repr(C, align(64))]
 struct Line(AtomicU64);

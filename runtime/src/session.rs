@@ -24,6 +24,16 @@ pub struct Session {
     prefix: Path,
 }
 
+crate::anchor::layout! {
+    /// Where a session's fields lie.
+    SessionLayout of Session { registry }
+}
+
+/// For [`crate::anchor`].
+pub(crate) const fn anchored() -> &'static AtomicPtr<Session> {
+    &CURRENT
+}
+
 pub type Path = Text<256>;
 
 static CURRENT: AtomicPtr<Session> = AtomicPtr::new(core::ptr::null_mut());
@@ -63,10 +73,8 @@ pub fn join(network: u64) -> Option<&'static Session> {
             // Without a name of its own there is nothing for the user to mend.
             if errno != libc::ESRCH {
                 let directory = config::settings().directory.to_string_lossy();
-                log::line(
-                    config::LogLevel::Warn,
-                    format_args!("cannot use {directory} (errno {errno}): connections stay with the kernel"),
-                );
+                let reason = log::Reason(errno);
+                crate::log_warn!("cannot use {directory}: {reason}: connections stay with the kernel");
             }
             None
         }
@@ -97,10 +105,7 @@ fn open(network: u64) -> sys::Answer<Session> {
     let mut page = session_path("stats.");
     let _ = write!(page, "{}", identity.pid());
     if let Err(errno) = stats::publish(page.as_cstr()) {
-        log::line(
-            config::LogLevel::Warn,
-            format_args!("counters cannot be read from outside (errno {errno})"),
-        );
+        crate::log_warn!("counters cannot be read from outside: {}", log::Reason(errno));
     }
     let registry = registry?;
     channel::register();

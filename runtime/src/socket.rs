@@ -7,9 +7,11 @@
 //! ```
 //! Objects are reused, never freed; every use checks the state again under the channel's locks.
 
+mod ends;
 mod far;
 mod modes;
 
+pub use ends::{SocketLayout, anchored};
 pub use far::Far;
 
 use crate::channel::{self, Channel};
@@ -82,6 +84,10 @@ pub struct Socket {
     pub told: AtomicBool,
     /// What its file description is set to.
     modes: Modes,
+    /// Its two ends, for those who look from outside: see [`Self::note_ends`].
+    ends: [AtomicU64; END_WORDS],
+    /// The trace that knows its name.
+    pub traced_by: AtomicU32,
     /// In how many processes the socket lives, as a forked candidate: index into the holders' page + 1.
     pub holders: AtomicU32,
     /// The offer in the registry, as [`OfferRef::to_word`]; 0 none.
@@ -89,6 +95,9 @@ pub struct Socket {
     /// The offer to the agent, as [`Far`], with its number in the upper half. The number changes with each offer.
     far: AtomicU64,
 }
+
+/// Words of [`Socket::ends`].
+const END_WORDS: usize = 5;
 
 /// More than one epoll instance watches the socket.
 pub const MANY: u64 = u64::MAX;
@@ -101,8 +110,8 @@ static LAST_LOOK: AtomicU64 = AtomicU64::new(0);
 const LOOKS_APART: i64 = 25_000;
 /// Nobody has asked since the peer was heard.
 const JUST_HEARD: u64 = 1;
-const CHUNK: usize = 256;
-const CHUNKS: usize = 4096;
+pub const CHUNK: usize = 256;
+pub const CHUNKS: usize = 4096;
 
 static SOCKETS: [AtomicPtr<[Socket; CHUNK]>; CHUNKS] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS];
@@ -227,6 +236,10 @@ impl Socket {
         self.told.store(false, Ordering::Relaxed);
         self.offer.store(0, Ordering::Relaxed);
         self.set_far(Far::None);
+        for word in &self.ends {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.traced_by.store(0, Ordering::Relaxed);
         self.modes.reset();
     }
 

@@ -17,7 +17,7 @@ use crate::sys;
 use std::ffi::CStr;
 
 pub use dump::dump;
-pub use layout::{Counter, Header, LANES, LaneCounter, LaneCounters, Page, Process};
+pub use layout::{Control, Counter, Header, LANES, LaneCounter, LaneCounters, Page, Process};
 pub use outside::{Snapshot, pid_namespace, read, start_time};
 pub use place::withdraw;
 
@@ -32,6 +32,16 @@ pub fn process() -> &'static Process {
 #[inline]
 pub fn lane(index: usize) -> &'static LaneCounters {
     &place::page().lanes[index & (LANES - 1)]
+}
+
+/// What a tracer wants of this process.
+pub(crate) fn control() -> &'static Control {
+    &place::page().control
+}
+
+/// The switches of all lanes.
+pub(crate) fn traced() -> impl Iterator<Item = &'static LaneCounters> {
+    place::page().lanes.iter()
 }
 
 /// Puts the page into the file `path` (replacing what is there), with what was counted so far. Until then counters

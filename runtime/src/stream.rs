@@ -327,7 +327,15 @@ impl Call<'_> {
         // SAFETY: the parts are the rest of the program's buffers.
         let result = unsafe { sys::cancellable(|| sys::sendmsg(self.fd, parts.as_ptr(), count, self.flags)) };
         self.channel.end_kernel_send(self.slot, call);
-        (wanted, result.inspect(|bytes| count_kernel(true, *bytes)))
+        (wanted, result.inspect(|bytes| self.note_kernel(true, *bytes)))
+    }
+
+    /// Bytes of the stream went through the kernel.
+    fn note_kernel(&self, sent: bool, bytes: usize) {
+        count_kernel(sent, bytes);
+        if self.channel.is_traced() {
+            self.channel.trace_kernel(sent, self.slot, self.generation, bytes);
+        }
     }
 
     /// A peer that has closed its end reads nothing any more; the kernel knows whether that means EPIPE.
@@ -367,9 +375,16 @@ impl Call<'_> {
                 && self.channel.send_through_kernel(self.slot)
             {
                 stats::process().demotions_peer_closed.add(1);
+                self.trace_demote("the other end has closed");
             }
         }
         news
+    }
+
+    fn trace_demote(&self, why: &str) {
+        if self.channel.is_traced() {
+            self.channel.trace_demote(self.slot, self.generation, why);
+        }
     }
 
     /// Whether the socket is still there and has another stream, or is about to get one.
@@ -397,7 +412,13 @@ impl Call<'_> {
                 libc::ECONNRESET
             }
             Trouble::Reentered => libc::EAGAIN,
-            Trouble::Lost => libc::ECONNRESET,
+            Trouble::Lost => {
+                if self.channel.is_traced() {
+                    let why = "the kernel connection was reset before bytes that come next";
+                    self.channel.trace_reset(self.slot, self.generation, why);
+                }
+                libc::ECONNRESET
+            }
             Trouble::Closed => libc::EBADF,
         }
     }

@@ -262,7 +262,8 @@ impl Engine {
     /// Another agent offers a connection.
     pub(super) fn on_offer(&mut self, instance: u128, ends: Ends) {
         if !self.broker.speaks_for(instance, ends.remote.ip()) {
-            tracing::warn!(%ends, "an agent offers a connection that is not of its host");
+            let host = self.host_name(instance);
+            tracing::warn!(host, %ends, "an agent offers a connection that is not of its host");
             return;
         }
         if self.broker.remote.len() < MOST_REMOTE {
@@ -289,7 +290,7 @@ impl Engine {
         else {
             return;
         };
-        let Some((slot, generation)) = self.enter_stream(program, id, link, stream, true) else {
+        let Some((slot, generation)) = self.enter_stream(program, id, link, stream, true, ends) else {
             self.links[link].iter_mut().for_each(|link| link.queue.return_stream(stream));
             self.decline_ends(&ends, Reason::Limit);
             return;
@@ -302,6 +303,11 @@ impl Engine {
         self.tell(link, &Message::Open { local: ends.local, remote: ends.remote, token, stream });
     }
 
+    /// The name of another host, for log lines.
+    pub(super) fn host_name(&self, instance: u128) -> &str {
+        self.broker.hosts.get(&instance).map_or("", |host| &host.name)
+    }
+
     fn enter_stream(
         &mut self,
         program: usize,
@@ -309,11 +315,14 @@ impl Engine {
         link: usize,
         stream: u32,
         ours: bool,
+        ends: Ends,
     ) -> Option<(u32, u8)> {
         let worth = self.links[link].as_ref().is_some_and(|link| {
             link.worth.gathers() || self.rails.get(link.rail).is_some_and(|rail| rail.worth_always)
         });
-        let (slot, generation) = self.programs.get_mut(program)?.as_mut()?.open(link, stream, id, worth)?;
+        let known = self.programs.get_mut(program)?.as_mut()?;
+        let (slot, generation) = known.open(link, stream, id, worth)?;
+        known.slot(slot)?.ends = Some(ends);
         let entered = self.links[link].as_mut().is_some_and(|link| {
             let entered = link.queue.enter(stream, program, slot, ours);
             link.counters.streams_opened += u64::from(entered);
@@ -356,7 +365,7 @@ impl Engine {
         let Some((program, id)) = waiting.map(|offer| (offer.program, offer.id)) else {
             return Err("not offered");
         };
-        let entered = self.enter_stream(program, id, link, stream, false);
+        let entered = self.enter_stream(program, id, link, stream, false, ends);
         let (slot, generation) = entered.ok_or("no room")?;
         self.broker.local.remove(&ends);
         self.broker.remote.remove(&ends);

@@ -296,9 +296,9 @@ impl Engine {
                 Ok(policy) => {
                     self.users.reload(&policy, Instant::now());
                     self.broker.policy = policy;
-                    tracing::info!("policy read again");
+                    tracing::info!(file = %path.display(), "policy read again");
                 }
-                Err(error) => tracing::error!(%error, "the old policy stays"),
+                Err(error) => tracing::error!(file = %path.display(), %error, "the old policy stays"),
             }
         }
         end

@@ -76,7 +76,8 @@ impl Engine {
             }
             Message::Refused { local, remote, token, stream, reason } => {
                 let ends = Ends::of_other(local, remote);
-                tracing::debug!(%ends, reason, "refused by the other agent");
+                let host = self.host_name(instance);
+                tracing::debug!(%ends, host, reason, "refused by the other agent");
                 self.on_opened(&ends, token, stream, false);
             }
             Message::Unknown => {}
@@ -97,7 +98,7 @@ impl Engine {
     }
 
     fn peer_up(&mut self, peer: PeerId, address: IpAddr, instance: u128, name: String) {
-        tracing::info!(%address, name, "agent found");
+        tracing::info!(%address, host = name, "agent found");
         let host = self.broker.hosts.entry(instance).or_insert_with(|| Host {
             name,
             sessions: Vec::new(),
@@ -113,7 +114,7 @@ impl Engine {
         let Some(instance) = self.broker.instance_of(peer) else { return };
         let Some(host) = self.broker.hosts.get_mut(&instance) else { return };
         host.sessions.retain(|(known, _)| *known != peer);
-        tracing::info!(name = host.name, reason, "agent gone");
+        tracing::info!(host = host.name, reason, "agent gone");
         if !host.sessions.is_empty() {
             return;
         }
@@ -158,7 +159,8 @@ impl Engine {
         let ring = fabric.allocate(RING_BYTES as usize, Access::Remote);
         let buffers = fabric.allocate(BUFFERS as usize * BATCH_BYTES, Access::Local);
         let (Ok(ring), Ok(buffers)) = (&ring, &buffers) else {
-            tracing::warn!(?ring, ?buffers, "no memory for a link (see ulimit -l)");
+            let (host, rail) = (self.host_name(instance), self.rails[rail].fabric.name());
+            tracing::warn!(host, rail, ?ring, ?buffers, "no memory for a link (see ulimit -l)");
             return None;
         };
         let odd = self.instance > instance;
@@ -212,7 +214,8 @@ impl Engine {
             None if self.instance < instance => return,
             None => {
                 let Some(rail) = self.rail_for(instance, provider, at) else {
-                    tracing::info!(provider, address = ?at, "a rail of another agent goes with none here");
+                    let host = self.host_name(instance);
+                    tracing::info!(host, provider, address = ?at, "a rail of another agent goes with none here");
                     return self.send(peer, &Message::NoRail { token });
                 };
                 let Some(index) = self.make_link(instance, rail, token) else { return };
@@ -281,7 +284,8 @@ impl Engine {
         let Some(link) = self.links[index].as_mut() else { return };
         link.state = LinkState::Up;
         let (instance, rail) = (link.host, link.rail);
-        tracing::info!(rail = self.rails[rail].fabric.name(), "link is up");
+        let (host, rail_name) = (self.host_name(instance), self.rails[rail].fabric.name());
+        tracing::info!(host, rail = rail_name, "link is up");
         if let Some(host) = self.broker.hosts.get_mut(&instance).filter(|host| !host.linked.contains(&rail)) {
             host.linked.push(rail);
         }
@@ -293,7 +297,9 @@ impl Engine {
         self.forget_opening(index);
         let Some(link) = self.drop_link(index) else { return };
         self.counters.links_lost += 1;
-        tracing::warn!(rail = self.rails[link.rail].fabric.name(), reason, "link lost");
+        let (host, rail) = (self.host_name(link.host), self.rails[link.rail].fabric.name());
+        let streams = link.queue.streams().count();
+        tracing::warn!(host, rail, streams, reason, "link lost: its streams return to the kernel");
         let held = self.programs.iter_mut().flatten().flat_map(|program| program.overflow.iter_mut());
         held.filter(|held| matches!(held.origin, Origin::Batch { link, .. } if link == index))
             .for_each(|held| held.origin = Origin::Batch { link: NO_LINK, sequence: 0 });

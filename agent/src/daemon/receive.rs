@@ -213,7 +213,17 @@ impl Engine {
         }
         if let Err(reason) = known.hear(slot, control) {
             // Its own agent should have seen that: this stream is given up, the link goes on.
-            tracing::warn!(reason, "a stream of another host");
+            let ends = known.slot(slot).and_then(|known| known.ends).map(|ends| ends.to_string());
+            let pid = known.session.pid;
+            let host = self.links[index].as_ref().map(|link| self.host_name(link.host));
+            tracing::warn!(
+                pid,
+                slot,
+                ends,
+                host,
+                reason,
+                "a stream is given up: its other host says what cannot be"
+            );
             if let Some(link) = self.links[index].as_mut() {
                 link.queue.abandon(number, self.now_us);
             }

@@ -68,8 +68,11 @@ impl Registrations {
             return None;
         }
         let memory = rails.get_mut(rail)?.fabric.register(Arc::new(Kept(blocks)));
-        let memory =
-            memory.inspect_err(|error| tracing::warn!(%error, "memory cannot be registered")).ok()?;
+        let memory = memory
+            .inspect_err(
+                |error| tracing::warn!(%error, rail, bytes, "a program's memory cannot be registered"),
+            )
+            .ok()?;
         let id = self.next;
         self.next = self.next.wrapping_add(1);
         self.entries.push(Entry { id, program, rail, memory, bytes, users: 1, used: clock, over: false });

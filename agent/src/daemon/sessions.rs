@@ -188,7 +188,7 @@ impl Engine {
     /// its streams.
     fn program_ended(&mut self, index: usize) {
         let Some(program) = self.programs[index].as_mut() else { return };
-        tracing::debug!(pid = program.session.pid, "program ended");
+        tracing::debug!(pid = program.session.pid, program = program.name, "program ended");
         self.waiter.remove(program.session.as_fd());
         program.gone = true;
         program.awake = true;
@@ -252,6 +252,7 @@ impl Engine {
     pub(super) fn lose_streams(&mut self, lost: Vec<(usize, u32)>) {
         for (index, slot) in lost {
             let Some(program) = self.programs[index].as_mut() else { continue };
+            let pid = program.session.pid;
             let Some(known) = program.slot(slot) else { continue };
             known.link = NO_LINK;
             known.joint = None;
@@ -262,6 +263,9 @@ impl Engine {
                 continue;
             }
             known.lost = true;
+            if let Some(ends) = known.ends {
+                tracing::debug!(%ends, pid, slot, "a stream has lost its way to the other host");
+            }
             let (generation, closed) = (known.generation, known.here_closed);
             if let Some(port) = &mut program.port {
                 port.publish();

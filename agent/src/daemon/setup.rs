@@ -177,7 +177,9 @@ fn rails(options: &Options, settings: &Settings) -> Result<Vec<Rail>, Failure> {
                 let worth_always = settings.gather == Gather::Always || is_card(&provider, &device);
                 rails.push(Rail { fabric, limits, provider, device, at, prefix, wire, worth_always });
             }
-            Err(error) => tracing::warn!(rail = info.domain, %error, "rail cannot be used"),
+            Err(error) => {
+                tracing::warn!(provider = info.provider, rail = info.domain, %error, "rail cannot be used");
+            }
         }
     }
     if rails.is_empty() {

@@ -1,6 +1,7 @@
 //! A stream of a program as the agent sees it.
 
 use super::joint::Joint;
+use super::sessions::Ends;
 use convoy_aggregator::batch::Control;
 use convoy_aggregator::queue::StreamNumber;
 use convoy_aggregator::relay::{Relay, Said};
@@ -11,6 +12,8 @@ pub(crate) struct Slot {
     pub(crate) generation: u8,
     /// The program's offer that it came from.
     pub(super) offer: u64,
+    /// The connection's addresses, where they are known.
+    pub(super) ends: Option<Ends>,
     pub(crate) link: usize,
     pub(crate) stream: StreamNumber,
     /// Its other end, when that is on this host.
@@ -34,6 +37,7 @@ impl Slot {
         Self {
             generation,
             offer,
+            ends: None,
             link,
             stream,
             joint: None,

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// The user's directory cannot be read, or is not only this user's.
-pub(super) fn find(pid: Option<u32>) -> Result<Vec<Snapshot>, Failure> {
+pub(crate) fn find(pid: Option<u32>) -> Result<Vec<Snapshot>, Failure> {
     let directory = directory();
     if !usable(&directory)? {
         return Ok(Vec::new());
@@ -28,6 +28,35 @@ pub(super) fn find(pid: Option<u32>) -> Result<Vec<Snapshot>, Failure> {
     let mut found: Vec<Snapshot> = names.filter_map(|entry| living(entry.path())).collect();
     found.sort_by_key(|page| (page.pid, page.start_time));
     Ok(found)
+}
+
+/// The file with a living process's page, and when that process started.
+///
+/// # Errors
+/// As for [`find`].
+pub(crate) fn find_one(pid: u32) -> Result<Option<(PathBuf, u64)>, Failure> {
+    let directory = directory();
+    if !usable(&directory)? {
+        return Ok(None);
+    }
+    let entries = fs::read_dir(&directory).map_err(|error| unreadable(&directory, &error))?;
+    let mut paths = entries.flatten().filter(|entry| owner(&entry.file_name()) == Some(pid));
+    Ok(paths.find_map(|entry| living(entry.path()).map(|page| (entry.path(), page.start_time))))
+}
+
+/// The registries of this user: one for each pid namespace and layout.
+///
+/// # Errors
+/// As for [`find`].
+pub(crate) fn registries() -> Result<Vec<PathBuf>, Failure> {
+    let directory = directory();
+    if !usable(&directory)? {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(&directory).map_err(|error| unreadable(&directory, &error))?;
+    let files = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    let paths = files.map(|entry| entry.path());
+    Ok(paths.filter(|path| path.extension().is_some_and(|ending| ending == "registry")).collect())
 }
 
 /// Where this user's processes meet.

@@ -16,7 +16,6 @@
 mod returning;
 
 use crate::channel::{self, Channel};
-use crate::config::LogLevel;
 use crate::lock::Mutex;
 use crate::promote::{self, Ends};
 use crate::shm::party::Recovery;
@@ -24,7 +23,7 @@ use crate::socket::{self, Socket};
 use crate::{epoll, iov, log, stats, sys, table};
 use core::cmp::Reverse;
 use core::sync::atomic::Ordering;
-use returning::{Returning, Step};
+use returning::{Returning, Step, Why};
 
 /// A stream that has to return: channel index, slot, and which stream of the slot.
 #[derive(Clone, Copy)]
@@ -120,12 +119,17 @@ impl Failover {
         let fd = match copied.and_then(table::adopt) {
             Ok(fd) => fd,
             Err(libc::EMFILE | libc::ENFILE) => return false,
-            Err(_) => {
+            Err(errno) => {
+                let why = log::Reason(errno);
+                crate::log_warn!("{socket} is reset, it cannot return to the kernel: no descriptor: {why}");
                 end(channel, slot, generation, Recovery::Failed);
                 return true;
             }
         };
-        log::line(LogLevel::Info, format_args!("stream {slot} returns to the kernel"));
+        crate::log_info!("{socket} returns to the kernel: the way to the other host is gone");
+        if channel.is_traced() {
+            channel.trace_demote(slot, generation, "the way to the other host is gone");
+        }
         match Returning::begin(channel, slot, generation, fd) {
             Some(stream) => self.returning.push(stream),
             None => {
@@ -156,8 +160,7 @@ fn is_over(stream: &mut Returning) -> bool {
             Step::Waits => return false,
             Step::Over => break Recovery::Done,
             Step::Failed(why) => {
-                let slot = stream.slot;
-                log::line(LogLevel::Warn, format_args!("stream {slot} is reset, it cannot return: {why}"));
+                reset(stream, &why);
                 stream.give_up();
                 break Recovery::Failed;
             }
@@ -167,17 +170,30 @@ fn is_over(stream: &mut Returning) -> bool {
     true
 }
 
+fn reset(stream: &Returning, why: &Why) {
+    let Returning { channel, slot, generation, .. } = *stream;
+    // The program may have closed it.
+    if let Some((_, socket)) = socket_of(channel, slot) {
+        crate::log_warn!("{socket} is reset, it cannot return to the kernel: {why}");
+    }
+    if channel.is_traced() {
+        channel.trace_reset(slot, generation, "the stream cannot return to the kernel");
+    }
+}
+
 /// Lets calls on the stream go on, and wakes those that wait.
 fn end(channel: &Channel, slot: u32, generation: u8, outcome: Recovery) {
     if !channel.end_return(slot, generation, outcome) {
         // The program has closed it, and the slot may be another stream's.
         return;
     }
-    log::line(LogLevel::Info, format_args!("stream {slot} has returned to the kernel: {outcome:?}"));
+    let found = socket_of(channel, slot);
+    if let Some((_, socket)) = found {
+        crate::log_info!("{socket} has returned to the kernel: {outcome:?}");
+    }
     if outcome != Recovery::Quiet {
         stats::process().failovers.add(1);
     }
-    let found = socket_of(channel, slot);
     if let Some((_, socket)) = found {
         socket.hint.store(true, Ordering::Relaxed);
         socket.calls.store(0, Ordering::Relaxed);

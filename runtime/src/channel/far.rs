@@ -360,7 +360,7 @@ impl Channel {
     pub fn obey_far_recall(&self, slot: u32, generation: u8) {
         if slot < self.party.slots() && self.peer_line(slot).state(generation) == SlotState::WantsKernel {
             self.send_through_kernel(slot);
-            stats::process().demotions_peer_asked.add(1);
+            self.note_asked(slot, generation);
         }
     }
 

@@ -22,11 +22,15 @@ const AGENT_RING_BYTES: u32 = 1 << 20;
 /// Serial of channels that no registry knows.
 pub const AGENT_SERIAL: u64 = u64::MAX;
 /// How many channels a process can have; an index stays valid for the life of the process.
-const MAX_CHANNELS: usize = 4096;
+pub const MOST: usize = 4096;
 
-static CHANNELS: [AtomicPtr<Channel>; MAX_CHANNELS] =
-    [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CHANNELS];
+static CHANNELS: [AtomicPtr<Channel>; MOST] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MOST];
 static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// For [`crate::anchor`].
+pub const fn anchored() -> &'static [AtomicPtr<Channel>; MOST] {
+    &CHANNELS
+}
 
 #[inline]
 pub fn at(index: u32) -> Option<&'static Channel> {

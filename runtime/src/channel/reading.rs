@@ -42,6 +42,9 @@ impl Channel {
             }
             self.own_line(slot).passed.store(stream.path.passed(), Ordering::Release);
             self.changed(slot);
+            if self.is_traced() {
+                self.trace_switch(false, slot, stream.generation, number, position);
+            }
         }
     }
 

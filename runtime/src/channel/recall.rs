@@ -112,6 +112,14 @@ impl Channel {
         }
     }
 
+    /// The other end wants the stream on the kernel, and gets it there.
+    pub(super) fn note_asked(&self, slot: u32, generation: u8) {
+        stats::process().demotions_peer_asked.add(1);
+        if self.is_traced() {
+            self.trace_demote(slot, generation, "the other end asked for it");
+        }
+    }
+
     /// A copy of the peer's descriptor of this connection, checked to be its other end.
     fn peer_socket(&self, slot: u32, fd: i32) -> Option<i32> {
         let number = self.peer_line(slot).descriptor.load(Ordering::Acquire) as i32;
@@ -187,7 +195,7 @@ impl Channel {
         let beyond = sent - reached;
         self.switch_to_kernel_at(slot, stream, reached);
         stream.stay = true;
-        stats::process().demotions_peer_asked.add(1);
+        self.note_asked(slot, generation);
         Ok(beyond as usize)
     }
 }

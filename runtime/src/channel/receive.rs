@@ -201,6 +201,9 @@ impl Channel {
         };
         self.own_line(slot).limit.store(limit, Ordering::Release);
         self.changed(slot);
+        if self.is_traced() {
+            self.trace_credit(slot, stream.generation, limit);
+        }
         self.widen(stream);
     }
 

@@ -9,7 +9,8 @@ use crate::shm::blocks::Blocks;
 use crate::shm::frames::write_header;
 use crate::shm::lock::LockError;
 use crate::shm::party::{KernelSend, LaneSending, Recovery, Sending};
-use crate::stats;
+use crate::stats::{self, LaneCounters};
+use crate::trace::Frame;
 use convoy_aggregator::path::Path;
 use convoy_aggregator::wire::{self, BlockRef, Header, Kind};
 use core::sync::atomic::Ordering;
@@ -143,7 +144,7 @@ impl Channel {
             if wanted == 0 {
                 break;
             }
-            let put = self.put_frame(slot, lane, stream.generation, bytes, wanted)?;
+            let put = self.put_frame(slot, lane, stream, bytes, wanted)?;
             if put == 0 {
                 break;
             }
@@ -178,26 +179,27 @@ impl Channel {
         &self,
         slot: u32,
         lane: &mut LaneSending,
-        generation: u8,
+        stream: &Sending,
         bytes: &mut Cursor,
         wanted: usize,
     ) -> Result<usize, Trouble> {
         if wanted > settings().coalesce_max as usize
             && let Some(block) = lane.blocks.lend(&self.outgoing().returned)
         {
-            return self.put_block(slot, lane, generation, bytes, wanted, block);
+            return self.put_block(slot, lane, stream, bytes, wanted, block);
         }
         let length = wanted.min(self.largest_inline());
         let Some(target) = self.reserve(lane, length)? else {
             return Ok(0);
         };
-        let header = Header { kind: Kind::Data, generation, slot, length: length as u32 };
+        let header = Header { kind: Kind::Data, generation: stream.generation, slot, length: length as u32 };
         // SAFETY: `reserve` gave room for header and payload; only the lock holder writes here.
         unsafe {
             bytes.take(target.add(wire::HEADER_BYTES), length);
             write_header(target, header);
         }
-        self.count_frame(lane, wire::span(length as u32));
+        let payload = target.wrapping_add(wire::HEADER_BYTES);
+        self.count_frame(lane, stream, header, length, payload);
         Ok(length)
     }
 
@@ -211,7 +213,7 @@ impl Channel {
         &self,
         slot: u32,
         lane: &mut LaneSending,
-        generation: u8,
+        stream: &Sending,
         bytes: &mut Cursor,
         wanted: usize,
         block: u32,
@@ -221,24 +223,42 @@ impl Channel {
             return Ok(0);
         };
         let length = wanted.min(self.segment.geometry.block_bytes as usize);
-        let header = Header { kind: Kind::Block, generation, slot, length: size_of::<u64>() as u32 };
+        let header =
+            Header { kind: Kind::Block, generation: stream.generation, slot, length: BlockRef::BYTES };
+        let payload = self.segment.block(self.side, block);
         // SAFETY: the block is this side's until the frame is published, the ring place is reserved.
         unsafe {
-            bytes.take(self.segment.block(self.side, block), length);
+            bytes.take(payload, length);
             target
                 .add(wire::HEADER_BYTES)
                 .cast::<u64>()
                 .write(BlockRef { block, length: length as u32 }.to_word());
             write_header(target, header);
         }
-        self.count_frame(lane, wire::span(size_of::<u64>() as u32));
+        self.count_frame(lane, stream, header, length, payload);
         stats::process().blocks_sent.add(1);
         Ok(length)
     }
 
-    fn count_frame(&self, lane: &mut LaneSending, span: usize) {
-        lane.ring.advance(span as u64);
-        stats::lane(self.index as usize).frames_sent.bump(1);
+    /// The frame with `header`, which brings `length` bytes of the stream, is written.
+    #[inline]
+    pub(super) fn count_frame(
+        &self,
+        lane: &mut LaneSending,
+        stream: &Sending,
+        header: Header,
+        length: usize,
+        payload: *const u8,
+    ) -> &'static LaneCounters {
+        lane.ring.advance(wire::span(header.length) as u64);
+        let counters = stats::lane(self.index as usize);
+        counters.frames_sent.bump(1);
+        if counters.is_traced() {
+            let (position, length) = (stream.credit.sent(), length as u32);
+            let frame = Frame { kind: header.kind, position, length, payload };
+            self.trace_frame(true, header.slot, header.generation, &frame);
+        }
+        counters
     }
 
     /// Room for a frame with `length` bytes of payload.

@@ -6,6 +6,7 @@ use super::receive::Guard;
 use super::{Channel, Trouble};
 use crate::iov::Cursor;
 use crate::shm::party::{LaneReceiving, NONE, Receiving};
+use crate::trace::Frame;
 use crate::{bell, epoll, stats};
 use convoy_aggregator::wire::{self, Header, Kind};
 
@@ -24,10 +25,18 @@ pub(super) enum Step {
 }
 
 /// The payload of a frame, in the ring or in a block.
-struct Piece {
+pub(super) struct Piece {
     bytes: *const u8,
     length: usize,
     block: u32,
+}
+
+impl Piece {
+    /// Bytes in the ring.
+    #[inline]
+    pub(super) fn inline(bytes: *const u8, length: usize) -> Self {
+        Self { bytes, length, block: NONE }
+    }
 }
 
 /// Streams that have received something: their epoll instances and sleepers are to be told.
@@ -115,7 +124,7 @@ impl Channel {
         let payload = unsafe { self.segment.ring(self.side ^ 1).add(offset + wire::HEADER_BYTES) };
         let piece = match header.kind {
             Kind::Block => self.block_piece(header, offset)?,
-            _ => Piece { bytes: payload, length: header.length as usize, block: NONE },
+            _ => Piece::inline(payload, header.length as usize),
         };
         let stream = guard.stream(header.slot);
         if !stream.open || stream.recalled || stream.generation != header.generation {
@@ -139,7 +148,7 @@ impl Channel {
         if !self.enqueue(header.slot, lane, stream, &piece, 0) {
             return Ok(Step::Stop);
         }
-        self.book(stream, piece.length)?;
+        self.book(header.slot, stream, &piece)?;
         wakes.add(header.slot);
         Ok(Step::Next)
     }
@@ -174,7 +183,7 @@ impl Channel {
         if part < piece.length && !self.enqueue(direct.slot, lane, stream, &piece, part) {
             return Ok(Step::Stop);
         }
-        self.book(stream, piece.length)?;
+        self.book(direct.slot, stream, &piece)?;
         // SAFETY: the piece has at least `part` bytes.
         unsafe { direct.target.put(piece.bytes, part) };
         direct.taken += part;
@@ -200,11 +209,19 @@ impl Channel {
     }
 
     #[inline]
-    pub(super) fn book(&self, stream: &mut Receiving, length: usize) -> Result<(), Trouble> {
-        if stream.credit.on_received(length as u64).is_err() {
+    pub(super) fn book(&self, slot: u32, stream: &mut Receiving, piece: &Piece) -> Result<(), Trouble> {
+        let length = piece.length as u64;
+        if stream.credit.on_received(length).is_err() {
             return Err(self.fail("more bytes than credit"));
         }
-        stats::lane(self.index as usize).bytes_received.bump(length as u64);
+        let counters = stats::lane(self.index as usize);
+        counters.bytes_received.bump(length);
+        if counters.is_traced() {
+            let kind = if piece.block == NONE { Kind::Data } else { Kind::Block };
+            let position = stream.credit.received() - length;
+            let frame = Frame { kind, position, length: length as u32, payload: piece.bytes };
+            self.trace_frame(false, slot, stream.generation, &frame);
+        }
         Ok(())
     }
 }

@@ -3,12 +3,12 @@
 //! May contain `unsafe`: it copies out of and into the shared rings, within lengths it has checked.
 
 use super::receive::{Guard, Received};
+use super::sort::Piece;
 use super::{Channel, Trouble};
 use crate::config::settings;
 use crate::iov::Cursor;
 use crate::shm::frames::write_header;
 use crate::shm::party::{LaneSending, NONE, Sending};
-use crate::stats;
 use convoy_aggregator::wire::{self, Header, Kind};
 
 impl Channel {
@@ -42,9 +42,11 @@ impl Channel {
         if !ours || !whole {
             return Ok(None);
         }
-        self.book(stream, length)?;
         // SAFETY: header_at checked that the payload lies inside the ring.
-        unsafe { target.put(self.segment.ring(self.side ^ 1).add(offset + wire::HEADER_BYTES), length) };
+        let payload = unsafe { self.segment.ring(self.side ^ 1).add(offset + wire::HEADER_BYTES) };
+        self.book(slot, stream, &Piece::inline(payload, length))?;
+        // SAFETY: as above.
+        unsafe { target.put(payload, length) };
         let full = self.count_in_batch(lane, available, header.length);
         lane.ring.advance(span);
         if full {
@@ -72,17 +74,17 @@ impl Channel {
         }
         // What cannot be true is found again.
         let Ok(Some(target)) = self.segment.reserve(self.side, &mut lane.ring, length) else { return 0 };
-        let _ = stream.credit.consume(length as u64);
         let header = Header { kind: Kind::Data, generation: stream.generation, slot, length: length as u32 };
         // SAFETY: `reserve` gave room for header and payload; only the lock holder writes here.
-        unsafe {
-            bytes.take(target.add(wire::HEADER_BYTES), length);
+        let payload = unsafe {
+            let payload = target.add(wire::HEADER_BYTES);
+            bytes.take(payload, length);
             write_header(target, header);
-        }
-        lane.ring.advance(wire::span(length as u32) as u64);
+            payload
+        };
+        let counters = self.count_frame(lane, stream, header, length, payload);
+        let _ = stream.credit.consume(length as u64);
         lane.ring.publish(&self.outgoing().producer);
-        let counters = stats::lane(self.index as usize);
-        counters.frames_sent.bump(1);
         counters.bytes_sent.bump(length as u64);
         length
     }

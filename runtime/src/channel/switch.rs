@@ -30,7 +30,7 @@ impl Channel {
         let Ok(number) = stream.path.to_channel(line.passed.load(Ordering::Acquire)) else {
             return false;
         };
-        self.announce(slot, number, sent);
+        self.announce(slot, stream.generation, number, sent);
         push(fd);
         stats::process().switches_to_channel.add(1);
         true
@@ -52,16 +52,19 @@ impl Channel {
                 return false;
             }
         };
-        self.announce(slot, number, position);
+        self.announce(slot, stream.generation, number, position);
         stats::process().switches_to_kernel.add(1);
         true
     }
 
-    fn announce(&self, slot: u32, number: u32, position: u64) {
+    fn announce(&self, slot: u32, generation: u8, number: u32, position: u64) {
         let own = self.own_line(slot);
         own.position[number as usize & 1].store(position, Ordering::Relaxed);
         own.announced.store(number, Ordering::Release);
         self.changed(slot);
+        if self.is_traced() {
+            self.trace_switch(true, slot, generation, number, position);
+        }
     }
 
     /// The agent may find that the fabric is not worth it for this stream: it takes READY away.

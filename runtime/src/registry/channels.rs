@@ -16,6 +16,11 @@ pub struct ChannelRecord {
     descriptor: AtomicU64,
 }
 
+crate::anchor::layout! {
+    /// Where a record's words lie.
+    ChannelRecordLayout of ChannelRecord { serial, creator, other, descriptor }
+}
+
 /// What a record says.
 #[derive(Clone, Copy, Debug)]
 pub struct Found {

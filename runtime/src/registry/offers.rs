@@ -33,6 +33,11 @@ pub struct Offer {
     generation: AtomicU32,
 }
 
+crate::anchor::layout! {
+    /// Where an offer's words lie.
+    OfferLayout of Offer { state, key, owner, channel, slot }
+}
+
 /// An offer of this process.
 #[derive(Clone, Copy, Debug)]
 pub struct OfferRef {

@@ -11,6 +11,11 @@ pub struct Blocks {
     lent: [u64; BLOCK_WORDS],
 }
 
+crate::anchor::layout! {
+    /// Where the bits lie.
+    BlocksLayout of Blocks { lent }
+}
+
 impl Blocks {
     /// All of the first `count` blocks are free.
     pub fn first(count: u32) -> Self {

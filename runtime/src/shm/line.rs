@@ -34,6 +34,11 @@ pub struct SideLine {
     pub receive_waiters: Waiters,
 }
 
+crate::anchor::layout! {
+    /// Where a line's words lie.
+    LineLayout of SideLine { announced, flags, position, passed, state, limit, receive_waiters }
+}
+
 /// Flag of a line: this side, as a receiver, follows switches of the other.
 pub const READY: u32 = 1;
 /// Flag of a line: this side, as a sender, has switched to the kernel for the last time.

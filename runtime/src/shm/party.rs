@@ -1,6 +1,8 @@
 //! The memory of one side of a channel: what its process and the children it forks share, and nobody else can
 //! write. Everything here is trusted; the locks say who may touch what.
 
+mod layout;
+
 use super::blocks::Blocks;
 use super::lock::SharedLock;
 use super::ring::{Consumer, Producer};
@@ -11,6 +13,10 @@ use convoy_aggregator::gather::Gather;
 use convoy_aggregator::path::{ReceivePath, SendPath};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+pub use layout::{
+    HeldLayout, LaneSendingLayout, PartyLayout, ReceivingLayout, SendingLayout, SharedLayout, StreamLayout,
+};
 
 /// Bytes of one chunk of queued data, with its header.
 pub const CHUNK_BYTES: usize = 2048;
@@ -178,6 +184,10 @@ impl Party {
         let chunks = (queue_bytes / CHUNK_BYTES).clamp(16, u32::MAX as usize / 2) as u32;
         let base = sys::map_guarded(-1, Self::bytes(slots, chunks))?;
         let party = Self { base, first_chunk: base.wrapping_add(Self::chunk_offset(slots)), slots, chunks };
+        // Gigabytes of payload at most, mostly never used: not for core files.
+        // SAFETY: a part of the mapping, of whole pages; nothing is invalidated.
+        let _ =
+            unsafe { sys::madvise(party.first_chunk, chunks as usize * CHUNK_BYTES, libc::MADV_DONTDUMP) };
         // SAFETY: the memory is new, nobody else knows it.
         unsafe {
             let sending = &mut *party.shared().sending.get();

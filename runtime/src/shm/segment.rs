@@ -41,7 +41,7 @@ pub struct Geometry {
     pub slots: u32,
     /// Bytes of one block, a power of two.
     pub block_bytes: u32,
-    /// Blocks of one direction, at most 64 * [`BLOCK_WORDS`].
+    /// Blocks of one direction, at most 256.
     pub blocks: u32,
 }
 
@@ -54,7 +54,8 @@ impl Geometry {
         HEADER_BYTES + LANES_BYTES + (self.slots as usize * SLOT_BYTES).next_multiple_of(PAGE)
     }
 
-    fn ring_offset(self, direction: usize) -> usize {
+    /// Where the ring of a direction lies, in bytes from the beginning.
+    pub fn ring_offset(self, direction: usize) -> usize {
         let loads = (self.slots as usize * size_of::<Load>()).next_multiple_of(PAGE);
         self.loads_offset() + loads + direction * self.ring_bytes as usize
     }
@@ -63,7 +64,8 @@ impl Geometry {
         self.ring_offset(2) + direction * self.blocks as usize * self.block_bytes as usize
     }
 
-    fn sane(self) -> bool {
+    /// Whether there can be a segment of these sizes.
+    pub fn sane(self) -> bool {
         (1 << 12..=1 << 26).contains(&self.ring_bytes)
             && self.ring_bytes.is_power_of_two()
             && (1..=1 << 20).contains(&self.slots)
@@ -107,6 +109,33 @@ pub struct LaneLines {
     /// Bit set = block given back. The receiver sets bits with Release after copying out, the sender takes them
     /// with an Acquire swap (SYNC POINT C: block memory may be written again).
     pub returned: [AtomicU64; BLOCK_WORDS],
+}
+
+crate::anchor::layout! {
+    /// Where a segment's fields lie.
+    SegmentLayout of Segment { base, geometry }
+}
+crate::anchor::layout! {
+    /// Where the sizes lie.
+    GeometryLayout of Geometry { ring_bytes, slots, block_bytes, blocks }
+}
+crate::anchor::layout! {
+    /// Where the words of a segment's head lie.
+    HeaderLayout of Header { sides }
+}
+crate::anchor::layout! {
+    /// Where the words of a side lie.
+    SideHeaderLayout of SideHeader { sleepers }
+}
+crate::anchor::layout! {
+    /// Where a lane's words lie: published bytes, taken bytes.
+    LaneLayout of LaneLines { producer, consumer }
+}
+
+/// Where the parts of a segment lie, in bytes.
+pub mod layout {
+    pub(crate) const LANES: u64 = super::HEADER_BYTES as u64;
+    pub(crate) const LINES: u64 = (super::HEADER_BYTES + super::LANES_BYTES) as u64;
 }
 
 /// A mapped segment. Copies refer to the same mapping, which stays for the life of the process (a range that is
@@ -154,6 +183,7 @@ impl Segment {
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
         sys::fcntl(fd, libc::F_ADD_SEALS, seals as usize)?;
         let segment = Self::mapped(sys::map_guarded(fd, geometry.bytes())?, geometry);
+        segment.leave_out_of_dumps();
         let header = segment.header();
         let numbers = [geometry.ring_bytes, geometry.slots, geometry.block_bytes, geometry.blocks];
         for (word, number) in header.geometry.iter().zip(numbers) {
@@ -180,7 +210,17 @@ impl Segment {
         // SAFETY: nothing refers to the probe's mapping any more.
         unsafe { sys::unmap(probe.base, HEADER_BYTES) };
         let geometry = geometry?;
-        Ok(Self::mapped(sys::map_guarded(fd, geometry.bytes())?, geometry))
+        let segment = Self::mapped(sys::map_guarded(fd, geometry.bytes())?, geometry);
+        segment.leave_out_of_dumps();
+        Ok(segment)
+    }
+
+    /// Blocks hold nothing but payload: a core file would have all their pages, and the kernel would make those that were never
+    /// used.
+    fn leave_out_of_dumps(&self) {
+        let bytes = self.geometry.blocks_offset(2) - self.geometry.blocks_offset(0);
+        // SAFETY: a part of the mapping, of whole pages; nothing is invalidated.
+        let _ = unsafe { sys::madvise(self.blocks[0], bytes, libc::MADV_DONTDUMP) };
     }
 
     fn checked_geometry(&self, size: usize, serial: u64, sides: [Identity; 2]) -> Result<Geometry, Errno> {

@@ -35,7 +35,7 @@ fn write_file(path: &CStr) {
             write_to(fd);
             let _ = sys::close(fd);
         }
-        Err(errno) => crate::log_warn!("CONVOY_STATS: cannot write {path:?} (errno {errno})"),
+        Err(errno) => crate::log_warn!("CONVOY_STATS: cannot write {path:?}: {}", crate::log::Reason(errno)),
     }
 }
 

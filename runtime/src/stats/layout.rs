@@ -1,7 +1,7 @@
 //! Which counters there are and how they lie in the page.
 //!
-//! A page is a header, the process's counters and [`LANES`] sets of lane counters, all 64-bit words in the byte order
-//! of the machine. The version is made of the names, so that a reader built from other sources sees a mismatch
+//! A page is a header, the process's counters, [`LANES`] sets of lane counters and what a tracer wants, all 64-bit words in the
+//! byte order of the machine. The version is made of the names, so that a reader built from other sources sees a mismatch
 //! instead of wrong numbers.
 
 use super::outside;
@@ -80,16 +80,17 @@ impl LaneCounter {
 
 /// Declares a struct of counters together with their names and meanings.
 macro_rules! counters {
-    ($(#[$about:meta])* $name:ident of $kind:ident { $($field:ident: $help:literal,)* }) => {
+    ($(#[$about:meta])* $name:ident of $kind:ident { $($field:ident: $help:literal,)* }
+     $(beside $(#[$note:meta])* $extra:ident: $word:ty)?) => {
         $(#[$about])*
-        pub struct $name { $(#[doc = $help] pub $field: $kind,)* }
+        pub struct $name { $(#[doc = $help] pub $field: $kind,)* $($(#[$note])* pub $extra: $word,)? }
 
         impl $name {
             /// Name and meaning of every counter, in the order of the page.
             pub const FIELDS: &'static [(&'static str, &'static str)] = &[$((stringify!($field), $help),)*];
 
             pub(super) const fn new() -> Self {
-                Self { $($field: $kind::new(),)* }
+                Self { $($field: $kind::new(),)* $($extra: <$word>::new(0),)? }
             }
 
             /// Every counter, in the order of [`Self::FIELDS`].
@@ -176,6 +177,43 @@ counters! {
         batches_received: "batches in which messages were received",
         blocks_received: "blocks (large payloads) received",
     }
+    beside
+    /// Not 0 while `convoy trace` wants the lane's events. Here, because whoever has an event counts it on this line. Written by
+    /// the reader, through the file, and set to 0 by the process when the time is over.
+    traced: AtomicU64
+}
+
+impl LaneCounters {
+    /// Whether events of the lane are wanted.
+    #[inline(always)]
+    pub fn is_traced(&self) -> bool {
+        self.traced.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// What `convoy trace` wants of the process, and where it finds it (see `crate::trace`).
+#[derive(Default)]
+#[repr(C, align(64))]
+pub struct Control {
+    /// Which trace this is: any number but 0 that the one before did not have. Written by the reader.
+    pub session: AtomicU64,
+    /// Events are written until then, in nanoseconds of CLOCK_MONOTONIC. Written by the reader, which puts it off as long as it lives.
+    pub until: AtomicU64,
+    /// Bytes of payload wanted with each frame. Written by the reader.
+    pub payload: AtomicU64,
+    /// The process's descriptor of the events, plus 1; 0 = none yet, all ones = there is no memory for them. Written by the process.
+    pub descriptor: AtomicU64,
+}
+
+impl Control {
+    const fn new() -> Self {
+        Self {
+            session: AtomicU64::new(0),
+            until: AtomicU64::new(0),
+            payload: AtomicU64::new(0),
+            descriptor: AtomicU64::new(0),
+        }
+    }
 }
 
 /// What the page says about its process.
@@ -223,11 +261,17 @@ pub struct Page {
     pub header: Header,
     pub process: Process,
     pub lanes: [LaneCounters; LANES],
+    pub control: Control,
 }
 
 impl Page {
     pub(super) const fn new() -> Page {
-        Page { header: Header::ZERO, process: Process::new(), lanes: [const { LaneCounters::new() }; LANES] }
+        Page {
+            header: Header::ZERO,
+            process: Process::new(),
+            lanes: [const { LaneCounters::new() }; LANES],
+            control: Control::new(),
+        }
     }
 }
 
@@ -248,3 +292,6 @@ const fn hash(fields: &[(&str, &str)], mut state: u64) -> u64 {
     }
     state
 }
+
+// A lane's counters and its switch for tracers share one line.
+const _: () = assert!(size_of::<LaneCounters>() == 64);

@@ -269,7 +269,7 @@ impl Call<'_> {
         // SAFETY: the parts are the rest of the program's buffers.
         match unsafe { sys::recvmsg(self.fd, parts.as_ptr(), count, flags) } {
             Ok(bytes) => {
-                count_kernel(false, bytes);
+                self.note_kernel(false, bytes);
                 if flags & libc::MSG_PEEK == 0 {
                     self.channel.count_kernel_read(self.slot, bytes as u64);
                 }

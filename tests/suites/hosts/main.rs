@@ -7,6 +7,7 @@ mod agents;
 mod common;
 mod data;
 mod faults;
+mod field;
 mod hostile;
 mod networks;
 mod partly;

@@ -3,9 +3,11 @@
 use super::MARK;
 use crate::channel::Channel;
 use crate::channel::far_return::Received;
+use crate::log::Reason;
 use crate::wait::kernel_state;
 use crate::{iov, position, sys, table};
 use convoy_aggregator::record::{RECORD_BYTES, Record, in_order};
+use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes read at a time.
@@ -61,7 +63,32 @@ pub(super) enum Step {
     /// Both directions are the kernel's.
     Over,
     /// The connection has ended, or the other end says what cannot be true.
-    Failed(&'static str),
+    Failed(Why),
+}
+
+/// Why a stream cannot return, with the kernel's answer where there was one.
+pub(super) struct Why {
+    text: &'static str,
+    errno: Option<sys::Errno>,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.errno {
+            Some(errno) => write!(f, "{}: {}", self.text, Reason(errno)),
+            None => f.write_str(self.text),
+        }
+    }
+}
+
+impl Step {
+    fn failed(text: &'static str) -> Self {
+        Self::Failed(Why { text, errno: None })
+    }
+
+    fn failed_by(text: &'static str, errno: sys::Errno) -> Self {
+        Self::Failed(Why { text, errno: Some(errno) })
+    }
 }
 
 impl Returning {
@@ -109,7 +136,7 @@ impl Returning {
                 return if sys::now_ns() - self.since < IN_THE_WAY_NS {
                     Step::Waits
                 } else {
-                    Step::Failed("a call of the program does not leave the kernel")
+                    Step::failed("a call of the program does not leave the kernel")
                 };
             }
             let mark = iov::single([MARK].as_ptr().cast_mut(), 1);
@@ -121,7 +148,7 @@ impl Returning {
                     Step::Progress
                 }
                 Err(libc::EAGAIN | libc::EINTR) => Step::Waits,
-                Err(_) => Step::Failed("the mark cannot be written"),
+                Err(errno) => Step::failed_by("the mark cannot be written", errno),
             };
         }
         let rest = self.output.get(self.written..).unwrap_or_default();
@@ -136,7 +163,7 @@ impl Returning {
                 Step::Progress
             }
             Err(libc::EAGAIN | libc::EINTR) => Step::Waits,
-            Err(_) => Step::Failed("the record cannot be written"),
+            Err(errno) => Step::failed_by("the record cannot be written", errno),
         }
     }
 
@@ -160,7 +187,7 @@ impl Returning {
                 return Step::Waits;
             }
             if taken != Ok(1) || byte != MARK {
-                return Step::Failed("the other end has sent urgent data of its own");
+                return Step::failed("the other end has sent urgent data of its own");
             }
             self.input = Input::Record;
             return Step::Progress;
@@ -172,7 +199,7 @@ impl Returning {
             let ended = kernel_state(self.fd, libc::POLLRDHUP) & over != 0;
             let nothing = position::readable(self.fd) == 0 && !position::at_urgent_mark(self.fd);
             return if ended && nothing {
-                Step::Failed("the connection has ended before the other end's mark")
+                Step::failed("the connection has ended before the other end's mark")
             } else {
                 Step::Waits
             };
@@ -182,7 +209,7 @@ impl Returning {
                 if self.before_mark.len() + bytes.len() > MOST_KEPT
                     || KEPT.load(Ordering::Relaxed) + bytes.len() > MOST_KEPT_OF_ALL =>
             {
-                Step::Failed("too many bytes came before the mark")
+                Step::failed("too many bytes came before the mark")
             }
             Ok(bytes) => {
                 KEPT.fetch_add(bytes.len(), Ordering::Relaxed);
@@ -206,13 +233,13 @@ impl Returning {
     /// The other end has said how far it is: what it has not got follows the own record.
     fn take_record(&mut self) -> Step {
         let Some(theirs) = Record::decode(&self.record) else {
-            return Step::Failed("there is no record behind the mark");
+            return Step::failed("there is no record behind the mark");
         };
         let oldest = self.own.sent.saturating_sub(self.retained.len() as u64);
         let possible = (oldest..=self.own.sent).contains(&theirs.received)
             && (self.own.received..=self.granted).contains(&theirs.sent);
         if !possible {
-            return Step::Failed("the other end's counts cannot be");
+            return Step::failed("the other end's counts cannot be");
         }
         let from = (theirs.received - oldest) as usize;
         self.output.extend_from_slice(self.retained.get(from..).unwrap_or_default());
@@ -240,18 +267,18 @@ impl Returning {
 
     /// Both directions are settled: what this end has received is put in order for the program.
     fn finish(&mut self) -> Step {
-        let Some(theirs) = self.theirs else { return Step::Failed("the other end's counts are missing") };
+        let Some(theirs) = self.theirs else { return Step::failed("the other end's counts are missing") };
         let Some(state) = self.channel.take_received(self.slot, self.generation) else {
             // The program has closed its end: nobody reads.
             return Step::Over;
         };
         let (bytes, whole) = self.in_order(&theirs, state);
         if !self.channel.put_received(self.slot, self.generation, &bytes) {
-            Step::Failed("memory has run out")
+            Step::failed("memory has run out")
         } else if whole {
             Step::Over
         } else {
-            Step::Failed("the bytes do not fit the switches")
+            Step::failed("the bytes do not fit the switches")
         }
     }
 
@@ -306,6 +333,7 @@ fn receive(fd: i32, most: usize) -> Result<Vec<u8>, Step> {
             Ok(bytes)
         }
         Err(libc::EAGAIN | libc::EINTR) => Err(Step::Waits),
-        Ok(_) | Err(_) => Err(Step::Failed("the connection has ended")),
+        Ok(_) => Err(Step::failed("the connection has ended")),
+        Err(errno) => Err(Step::failed_by("the connection has ended", errno)),
     }
 }
