@@ -161,6 +161,13 @@ impl Channel {
         published || self.has_changes()
     }
 
+    /// Whether everything published has been taken; a cursor that has gone back, as none does that can be believed, is no such sign.
+    #[inline]
+    fn is_lane_empty(&self) -> bool {
+        let taken = self.party.shared().taken.load(Ordering::Acquire);
+        crate::shm::ring::Consumer::published(&self.incoming().producer) == taken
+    }
+
     /// The socket of this process that uses a slot, as index + 1.
     #[inline]
     pub fn socket_of(&self, slot: u32) -> u32 {

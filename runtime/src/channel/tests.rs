@@ -9,6 +9,7 @@ use super::send::Sent;
 use super::*;
 use crate::iov::{Cursor, single};
 use crate::shm::frames::write_header;
+use crate::shm::ring::Producer;
 use convoy_aggregator::wire::{BlockRef, Header, Kind};
 use proptest::prelude::*;
 use std::collections::VecDeque;
@@ -183,6 +184,18 @@ fn a_receiver_that_has_passed_impossible_switches_ends_the_channel() {
     stream.stream.line(1).passed.store(77, Ordering::Release);
     stream.stream.spill(0);
     assert!(!pair.ends[0].usable(), "the sender waits for room for ever");
+    end_all(pair, stream);
+}
+
+/// A read that would find nothing is told so without the lock, which must not hide a lie.
+#[test]
+fn a_cursor_that_goes_back_ends_the_channel() {
+    let pair = Pair::new();
+    let stream = Stream::open(&pair);
+    begin(&stream);
+    assert_eq!(stream.stream.receive(1, &mut [0; 8], Mode::Take), Ok(Received::Empty));
+    Producer::default().publish(&pair.ends[0].outgoing().producer);
+    assert_eq!(stream.stream.receive(1, &mut [0; 8], Mode::Take), Err(Trouble::Broken));
     end_all(pair, stream);
 }
 

@@ -28,7 +28,7 @@ impl Channel {
     /// again after the lane, because what another thread takes out of that is queued before; and before it, because that costs less.
     #[inline]
     pub(super) fn shows_nothing(&self, slot: u32) -> bool {
-        let closer = || !self.leads_to_agent() && !self.has_frames() && self.glance(slot) == Some(false);
+        let closer = || !self.leads_to_agent() && self.is_lane_empty() && self.glance(slot) == Some(false);
         self.queued_bytes(slot) == 0 && closer()
     }
 

@@ -174,11 +174,17 @@ impl Consumer {
         self.head - self.released
     }
 
-    /// Whether the producer has published beyond what was taken; needs no lock and may be stale. What was revealed is
-    /// taken before it is published.
+    /// Up to where the producer has published; needs no lock, may be stale and is not checked. What was revealed is taken before it is
+    /// published.
+    #[inline]
+    pub fn published(line: &ProducerLine) -> u64 {
+        line.tail.load(Ordering::Acquire)
+    }
+
+    /// Whether that is beyond what was taken.
     #[inline]
     pub fn published_beyond(line: &ProducerLine, head: u64) -> bool {
-        line.tail.load(Ordering::Acquire) > head
+        Self::published(line) > head
     }
 
     pub fn head(&self) -> u64 {
