@@ -10,10 +10,22 @@ pub struct Mapping {
     pub end: usize,
 }
 
-/// The lines of /proc/self/maps: mapping, rights, what it maps.
+/// The lines of /proc/self/maps: mapping, rights, what it maps. Parts of one file that the kernel lists apart, because core files leave
+/// one of them out, are one mapping.
 pub fn maps() -> Vec<(Mapping, String, String)> {
     let text = fs::read_to_string("/proc/self/maps").expect("/proc/self/maps");
-    text.lines().map(line).collect()
+    let mut all: Vec<(Mapping, String, String)> = Vec::new();
+    for next in text.lines().map(line) {
+        match all.last_mut() {
+            Some(last) if is_continued(last, &next) => last.0.end = next.0.end,
+            _ => all.push(next),
+        }
+    }
+    all
+}
+
+fn is_continued(last: &(Mapping, String, String), next: &(Mapping, String, String)) -> bool {
+    last.0.end == next.0.start && last.1 == next.1 && last.2 == next.2 && !next.2.is_empty()
 }
 
 fn line(line: &str) -> (Mapping, String, String) {
