@@ -243,55 +243,6 @@ impl Socket {
         self.modes.reset();
     }
 
-    /// Whether calls on it do not block, as known or as `ask` says.
-    #[inline]
-    pub fn nonblocking(&self, ask: impl FnOnce() -> bool) -> bool {
-        if self.is_sole() { self.modes.nonblocking(ask, || self.is_sole()) } else { ask() }
-    }
-
-    /// The time limit of reads, as known or as `ask` says.
-    #[inline]
-    pub fn time_limit<T>(&self, ask: impl FnOnce() -> Option<T>) -> Option<T> {
-        if self.is_sole() { self.modes.time_limit(ask, || self.is_sole()) } else { ask() }
-    }
-
-    /// Whether no other process of the family holds the stream.
-    #[inline]
-    fn is_sole(&self) -> bool {
-        let sole = |(channel, slot): (&Channel, u32)| {
-            channel.party.stream(slot).holders.load(Ordering::Acquire) == 1
-        };
-        self.stream().is_some_and(sole)
-    }
-
-    /// Another program, or the kernel, gets the description: what it is set to may change unseen.
-    pub fn share_modes(&self, fd: i32) {
-        self.modes.share();
-        self.leave_cork(fd);
-    }
-
-    /// The program has changed the description.
-    pub fn forget_modes(&self) {
-        self.modes.forget();
-    }
-
-    /// TCP_CORK is set or cleared on a stream whose bytes take the channel; false when the kernel has to do it.
-    pub fn cork(&self, on: bool, ask: impl FnOnce() -> bool) -> bool {
-        if on { self.is_sole() && self.modes.cork(ask, || self.is_sole()) } else { self.modes.uncork() }
-    }
-
-    /// Whether TCP_CORK is set without the kernel's knowledge.
-    pub fn is_corked(&self) -> bool {
-        self.modes.is_corked()
-    }
-
-    /// The kernel gets to know TCP_CORK.
-    pub fn leave_cork(&self, fd: i32) {
-        if self.modes.leave_cork() {
-            let _ = sys::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CORK, &1i32);
-        }
-    }
-
     /// Whether something was received since the last call.
     #[inline]
     pub fn take_answered(&self) -> bool {
@@ -315,41 +266,6 @@ impl Socket {
 
     pub fn set_opener(&self, opener: Opener) {
         self.opener.store(opener as u8, Ordering::Relaxed);
-    }
-
-    /// How the offer to the agent stands.
-    #[inline]
-    pub fn far(&self) -> Far {
-        Far::from_word(self.far.load(Ordering::Acquire))
-    }
-
-    pub fn set_far(&self, far: Far) {
-        let keep = |word: u64| Some(word & !0xffff_ffff | far.to_word());
-        let _ = self.far.fetch_update(Ordering::AcqRel, Ordering::Relaxed, keep);
-    }
-
-    /// Ends the offer: what it was.
-    pub fn take_far(&self) -> Far {
-        Far::from_word(self.far.fetch_and(!0xffff_ffff, Ordering::AcqRel))
-    }
-
-    /// Begins an offer: its id, which no other offer of this process has for a long time.
-    pub fn begin_far(&self, index: u32) -> u64 {
-        let number = (self.far.load(Ordering::Relaxed) >> 32).wrapping_add(1);
-        self.far.store(number << 32 | Far::Waiting.to_word(), Ordering::Release);
-        self.far_id(index)
-    }
-
-    /// The id of the present or last offer.
-    pub fn far_id(&self, index: u32) -> u64 {
-        u64::from(index) << 32 | self.far.load(Ordering::Relaxed) >> 32
-    }
-
-    /// The agent's answer to the offer `id`; nothing happens when that is not waiting any more.
-    pub fn answer_far(&self, id: u64, far: Far) {
-        let waiting = id << 32 | Far::Waiting.to_word();
-        let answered = id << 32 | far.to_word();
-        let _ = self.far.compare_exchange(waiting, answered, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     #[inline]

@@ -56,8 +56,8 @@ unsafe fn send_parts(fd: i32, parts: *const libc::iovec, count: usize, flags: i3
     }
     if !socket.is_settled() {
         // SAFETY: the caller's promise.
-        let before = unsafe { send_before(index, socket, fd, parts, count, flags) };
-        if let Before::Over(answer) = before {
+        let kernel = move || unsafe { send_in_kernel(socket, fd, parts, count, flags) };
+        if let Before::Over(answer) = before(index, socket, fd, kernel) {
             return answer.into();
         }
     }
@@ -96,8 +96,8 @@ unsafe fn receive_parts(fd: i32, parts: *const libc::iovec, count: usize, flags:
     }
     if !socket.is_settled() {
         // SAFETY: the caller's promise.
-        let before = unsafe { receive_before(index, socket, fd, parts, count, flags) };
-        if let Before::Over(answer) = before {
+        let kernel = move || unsafe { receive_in_kernel(socket, fd, parts, count, flags) };
+        if let Before::Over(answer) = before(index, socket, fd, kernel) {
             return answer.into();
         }
     }
@@ -124,6 +124,7 @@ enum Before {
 
 /// Serves a call on a connection that is not promoted, by `kernel`, unless it is promoted now; that gives nothing when a promotion has
 /// begun meanwhile.
+#[cold]
 fn before(index: u32, socket: &Socket, fd: i32, kernel: impl Fn() -> Option<Handled>) -> Before {
     loop {
         match socket.state() {
@@ -145,21 +146,6 @@ fn before(index: u32, socket: &Socket, fd: i32, kernel: impl Fn() -> Option<Hand
 
 /// # Safety
 /// As for [`send()`].
-#[cold]
-unsafe fn send_before(
-    index: u32,
-    socket: &Socket,
-    fd: i32,
-    parts: *const libc::iovec,
-    count: usize,
-    flags: i32,
-) -> Before {
-    // SAFETY: the caller's promise.
-    before(index, socket, fd, || unsafe { send_in_kernel(socket, fd, parts, count, flags) })
-}
-
-/// # Safety
-/// As for [`send()`].
 unsafe fn send_in_kernel(
     socket: &Socket,
     fd: i32,
@@ -174,21 +160,6 @@ unsafe fn send_in_kernel(
         count_kernel(true, *bytes);
         agent::note_sent(socket, *bytes);
     })))
-}
-
-/// # Safety
-/// As for [`receive()`].
-#[cold]
-unsafe fn receive_before(
-    index: u32,
-    socket: &Socket,
-    fd: i32,
-    parts: *const libc::iovec,
-    count: usize,
-    flags: i32,
-) -> Before {
-    // SAFETY: the caller's promise.
-    before(index, socket, fd, || unsafe { receive_in_kernel(socket, fd, parts, count, flags) })
 }
 
 /// # Safety

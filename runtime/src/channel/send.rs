@@ -192,15 +192,33 @@ impl Channel {
         let Some(target) = self.reserve(lane, length)? else {
             return Ok(0);
         };
+        // SAFETY: the room was given for it, to the lock holder.
+        unsafe { self.write_data(slot, lane, stream, bytes, target, length) };
+        Ok(length)
+    }
+
+    /// Writes a frame with the next `length` bytes, and counts it.
+    ///
+    /// # Safety
+    /// `target` is what `reserve` gave for a payload of that length; the send lock is held.
+    #[inline(always)]
+    pub(super) unsafe fn write_data(
+        &self,
+        slot: u32,
+        lane: &mut LaneSending,
+        stream: &Sending,
+        bytes: &mut Cursor,
+        target: *mut u8,
+        length: usize,
+    ) -> &'static LaneCounters {
         let header = Header { kind: Kind::Data, generation: stream.generation, slot, length: length as u32 };
-        // SAFETY: `reserve` gave room for header and payload; only the lock holder writes here.
+        let payload = target.wrapping_add(wire::HEADER_BYTES);
+        // SAFETY: room for header and payload, by the caller's promise.
         unsafe {
-            bytes.take(target.add(wire::HEADER_BYTES), length);
+            bytes.take(payload, length);
             write_header(target, header);
         }
-        let payload = target.wrapping_add(wire::HEADER_BYTES);
-        self.count_frame(lane, stream, header, length, payload);
-        Ok(length)
+        self.count_frame(lane, stream, header, length, payload)
     }
 
     /// Payload of the largest frame that names no block.

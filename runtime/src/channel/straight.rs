@@ -7,9 +7,8 @@ use super::sort::Piece;
 use super::{Channel, Trouble};
 use crate::config::settings;
 use crate::iov::Cursor;
-use crate::shm::frames::write_header;
 use crate::shm::party::{LaneSending, NONE, Sending};
-use convoy_aggregator::wire::{self, Header, Kind};
+use convoy_aggregator::wire::{self, Kind};
 
 impl Channel {
     /// The frame at the head of the lane goes to the reader, when it is one of its stream, fits, and is all that the reader can get.
@@ -74,15 +73,8 @@ impl Channel {
         }
         // What cannot be true is found again.
         let Ok(Some(target)) = self.segment.reserve(self.side, &mut lane.ring, length) else { return 0 };
-        let header = Header { kind: Kind::Data, generation: stream.generation, slot, length: length as u32 };
-        // SAFETY: `reserve` gave room for header and payload; only the lock holder writes here.
-        let payload = unsafe {
-            let payload = target.add(wire::HEADER_BYTES);
-            bytes.take(payload, length);
-            write_header(target, header);
-            payload
-        };
-        let counters = self.count_frame(lane, stream, header, length, payload);
+        // SAFETY: the room was given for it, to the lock holder.
+        let counters = unsafe { self.write_data(slot, lane, stream, bytes, target, length) };
         let _ = stream.credit.consume(length as u64);
         lane.ring.publish(&self.outgoing().producer);
         counters.bytes_sent.bump(length as u64);

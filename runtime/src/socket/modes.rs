@@ -2,6 +2,9 @@
 //! nothing: whether calls block, and whether blocked reads have a time limit. And TCP_CORK, which says nothing to a channel: the kernel
 //! is told when the stream goes back to it.
 
+use super::Socket;
+use crate::channel::Channel;
+use crate::sys;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 const BLOCKING: u32 = 1;
@@ -104,6 +107,57 @@ impl Modes {
             return;
         }
         let _ = self.0.compare_exchange(before, before | more, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
+impl Socket {
+    /// Whether calls on it do not block, as known or as `ask` says.
+    #[inline]
+    pub fn nonblocking(&self, ask: impl FnOnce() -> bool) -> bool {
+        if self.is_sole() { self.modes.nonblocking(ask, || self.is_sole()) } else { ask() }
+    }
+
+    /// The time limit of reads, as known or as `ask` says.
+    #[inline]
+    pub fn time_limit<T>(&self, ask: impl FnOnce() -> Option<T>) -> Option<T> {
+        if self.is_sole() { self.modes.time_limit(ask, || self.is_sole()) } else { ask() }
+    }
+
+    /// Whether no other process of the family holds the stream.
+    #[inline]
+    fn is_sole(&self) -> bool {
+        let sole = |(channel, slot): (&Channel, u32)| {
+            channel.party.stream(slot).holders.load(Ordering::Acquire) == 1
+        };
+        self.stream().is_some_and(sole)
+    }
+
+    /// Another program, or the kernel, gets the description: what it is set to may change unseen.
+    pub fn share_modes(&self, fd: i32) {
+        self.modes.share();
+        self.leave_cork(fd);
+    }
+
+    /// The program has changed the description.
+    pub fn forget_modes(&self) {
+        self.modes.forget();
+    }
+
+    /// TCP_CORK is set or cleared on a stream whose bytes take the channel; false when the kernel has to do it.
+    pub fn cork(&self, on: bool, ask: impl FnOnce() -> bool) -> bool {
+        if on { self.is_sole() && self.modes.cork(ask, || self.is_sole()) } else { self.modes.uncork() }
+    }
+
+    /// Whether TCP_CORK is set without the kernel's knowledge.
+    pub fn is_corked(&self) -> bool {
+        self.modes.is_corked()
+    }
+
+    /// The kernel gets to know TCP_CORK.
+    pub fn leave_cork(&self, fd: i32) {
+        if self.modes.leave_cork() {
+            let _ = sys::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CORK, &1i32);
+        }
     }
 }
 

@@ -212,7 +212,9 @@ fn give_away(before: u64) -> u64 {
 #[inline]
 fn was_lost(before: u64, now: u64) -> bool {
     let gap = now.wrapping_sub(before);
-    let quiet = |session: &session::Session| now.wrapping_sub(session.registry.last_progress()) > gap / 2;
+    // Another processor's may be later than `now`.
+    let since = |session: &session::Session| now.wrapping_sub(session.registry.last_progress()) as i64;
+    let quiet = |session| since(session) > (gap / 2) as i64;
     gap > LOST_US * ticks_per_us() && session::current().is_none_or(quiet)
 }
 
