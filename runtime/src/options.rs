@@ -160,16 +160,17 @@ pub unsafe fn after_get(fd: i32, level: i32, name: i32, value: *mut c_void, leng
 
 /// SIOCATMARK: the kernel, which keeps the mark, does not know of bytes before it that came through the channel.
 pub fn at_mark(fd: i32) -> Handled {
-    let (_, (channel, slot)) = promoted(fd)?;
+    let (socket, (channel, slot)) = promoted(fd)?;
     let _ = channel.sort();
-    let before = channel.receive_path(slot, fd) == Ok(Path::Channel) && channel.has_bytes(slot);
+    let before =
+        channel.receive_path(slot, socket.generation(), fd) == Ok(Path::Channel) && channel.has_bytes(slot);
     before.then_some(Ok(0))
 }
 
 /// FIONREAD: what can be read at once.
 pub fn readable_bytes(fd: i32) -> Handled {
-    let (_, (channel, slot)) = promoted(fd)?;
-    Some(Ok(channel.readable(slot, fd) as usize))
+    let (socket, (channel, slot)) = promoted(fd)?;
+    Some(Ok(channel.readable(slot, socket.generation(), fd) as usize))
 }
 
 /// What a connection with TCP_INQ reports with every message: how much can still be read, and 1 if that is the end.
@@ -179,7 +180,7 @@ pub fn bytes_left(fd: i32) -> Option<i32> {
         return None;
     }
     let bytes = match promoted(fd) {
-        Some((_, (channel, slot))) => channel.readable(slot, fd),
+        Some((socket, (channel, slot))) => channel.readable(slot, socket.generation(), fd),
         None => position::readable(fd),
     };
     let ended = || wait::kernel_state(fd, libc::POLLRDHUP) & libc::POLLRDHUP != 0;

@@ -345,7 +345,7 @@ fn settle(
     }
     fence(Ordering::SeqCst);
     if socket.shut.load(Ordering::SeqCst) {
-        channel.send_through_kernel(slot);
+        channel.send_through_kernel(slot, generation);
     }
 }
 

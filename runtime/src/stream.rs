@@ -278,7 +278,7 @@ impl Call<'_> {
                     let nonblocking = self.nonblocking();
                     let room = spin::for_room(nonblocking, || self.channel.has_room(self.slot));
                     if !room && self.channel.may_use_kernel(self.slot) {
-                        self.channel.spill(self.slot);
+                        self.channel.spill(self.slot, self.generation);
                     } else if !room && nonblocking {
                         return if total > 0 { Ok(total) } else { Err(libc::EAGAIN) };
                     }
@@ -343,7 +343,7 @@ impl Call<'_> {
             self.socket.hint.store(true, Ordering::Relaxed);
             self.socket.over.store(true, Ordering::Relaxed);
             if !self.socket.peer_gone.swap(true, Ordering::Relaxed)
-                && self.channel.send_through_kernel(self.slot)
+                && self.channel.send_through_kernel(self.slot, self.generation)
             {
                 stats::process().demotions_peer_closed.add(1);
                 self.trace_demote("the other end has closed");

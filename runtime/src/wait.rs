@@ -79,7 +79,8 @@ pub fn readiness(fd: i32, socket: &Socket, channel: &Channel, slot: u32, wanted:
     if !channel.usable() {
         return (IN | OUT | libc::POLLHUP) & (wanted | libc::POLLHUP);
     }
-    let reads_kernel = channel.receive_path(slot, fd).is_ok_and(|path| path == Path::Kernel);
+    let reads_kernel =
+        channel.receive_path(slot, socket.generation(), fd).is_ok_and(|path| path == Path::Kernel);
     let mut ready = if !reads_kernel && channel.has_bytes(slot) { IN } else { 0 };
     let mut kernel_wanted = libc::POLLRDHUP | libc::POLLPRI & wanted;
     // Bytes beneath a stream on the channel are somebody's who is not under Convoy.
@@ -152,8 +153,11 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
     let through_kernel = channel.own_line(slot).passed.load(Ordering::Relaxed) & 1 == 0;
     let may_go_on = || {
         let closed = || channel.leads_to_agent() && !channel.is_open(slot);
-        let news = channel.can_read(slot, fd) || channel.has_frames() || !channel.usable() || closed();
-        news || !through_kernel && channel.reaches_kernel(slot, fd)
+        let news = channel.can_read(slot, socket.generation(), fd)
+            || channel.has_frames()
+            || !channel.usable()
+            || closed();
+        news || !through_kernel && channel.reaches_kernel(slot, socket.generation(), fd)
     };
     if !through_kernel && spin::until(may_go_on) {
         return Ok(());

@@ -87,12 +87,12 @@ impl Channel {
 
     /// Whether a switch back to the kernel is reached now. Another thread may have taken the agent's news of it.
     #[inline]
-    pub fn reaches_kernel(&self, slot: u32, fd: i32) -> bool {
+    pub fn reaches_kernel(&self, slot: u32, generation: u8, fd: i32) -> bool {
         self.way.is_some()
             && self.own_line(slot).passed.load(Ordering::Relaxed) & 1 == 1
             && self.switch_pending(slot)
             && self.recovery(slot) == Recovery::None
-            && self.receive_path(slot, fd).is_ok_and(|path| path == Path::Kernel)
+            && self.receive_path(slot, generation, fd).is_ok_and(|path| path == Path::Kernel)
     }
 
     /// Whether this side's end of a slot is in use.
@@ -268,9 +268,9 @@ impl Channel {
     /// The program is about to end what this end sends. On the way to another host the other direction is brought back to the
     /// kernel as well, because an end that cannot send any more cannot settle a loss.
     pub fn settle_before_shutdown(&self, slot: u32, generation: u8) {
-        self.send_through_kernel(slot);
+        self.send_through_kernel(slot, generation);
         if self.leads_to_agent() && self.recovery(slot) == Recovery::None {
-            self.own_line(slot).set_state(generation, SlotState::WantsKernel);
+            self.own_line(slot).change_state(generation, SlotState::Open, SlotState::WantsKernel);
             self.changed(slot);
         }
     }
@@ -341,17 +341,17 @@ impl Channel {
     /// Brings what this side receives back to the kernel: the other end is asked to switch there. False when unread
     /// bytes are left, which cannot be put back, or the other host does not answer.
     pub fn recall_far(&self, slot: u32, generation: u8, fd: i32) -> bool {
-        self.own_line(slot).set_state(generation, SlotState::WantsKernel);
+        self.own_line(slot).change_state(generation, SlotState::Open, SlotState::WantsKernel);
         self.changed(slot);
         let mut recalled = false;
         wait::patiently(PATIENCE_NS, || {
             let _ = self.sort();
-            let kernel = self.receive_path(slot, fd).is_ok_and(|path| path == Path::Kernel);
+            let kernel = self.receive_path(slot, generation, fd).is_ok_and(|path| path == Path::Kernel);
             recalled = kernel && self.peer_line(slot).flags.load(Ordering::Acquire) & STAYS != 0;
             recalled || self.has_bytes(slot) || !self.usable()
         });
         if !recalled {
-            self.own_line(slot).set_state(generation, SlotState::Open);
+            self.own_line(slot).change_state(generation, SlotState::WantsKernel, SlotState::Open);
         }
         recalled
     }
@@ -359,7 +359,7 @@ impl Channel {
     /// The other end wants the stream on the kernel.
     pub fn obey_far_recall(&self, slot: u32, generation: u8) {
         if slot < self.party.slots() && self.peer_line(slot).state(generation) == SlotState::WantsKernel {
-            self.send_through_kernel(slot);
+            self.send_through_kernel(slot, generation);
             self.note_asked(slot, generation);
         }
     }

@@ -33,10 +33,7 @@ impl Channel {
         let _ = self.sort();
         let _section = Section::new();
         let guard = self.lock_receiving().ok()?;
-        let stream = guard.stream(slot);
-        if !stream.open || stream.generation != generation {
-            return None;
-        }
+        let stream = guard.open_stream(slot, generation).ok()?;
         stream.recalled = true;
         self.party.stream(slot).unsettle();
         Some((stream.credit.received(), stream.credit.granted()))
@@ -46,10 +43,7 @@ impl Channel {
     pub fn stop_sending(&self, slot: u32, generation: u8, received: u64) -> Option<(Record, Vec<u8>)> {
         let _section = Section::new();
         let guard = self.lock_sending().ok()?;
-        let stream = guard.stream(slot);
-        if stream.generation != generation {
-            return None;
-        }
+        let stream = guard.open_stream(slot, generation).ok()?;
         stream.stay = true;
         let line = self.own_line(slot);
         let record = Record {
@@ -104,10 +98,7 @@ impl Channel {
     pub fn take_received(&self, slot: u32, generation: u8) -> Option<Received> {
         let _section = Section::new();
         let guard = self.lock_receiving().ok()?;
-        let stream = guard.stream(slot);
-        if !stream.open || stream.generation != generation {
-            return None;
-        }
+        let stream = guard.open_stream(slot, generation).ok()?;
         let place = self.place(slot, stream);
         let queued = self.copy_queue(&guard, slot, usize::MAX, Mode::Take);
         Some(Received { queued, place })
@@ -138,13 +129,10 @@ impl Channel {
     pub fn put_received(&self, slot: u32, generation: u8, bytes: &[u8]) -> bool {
         let _section = Section::new();
         let Ok(guard) = self.lock_receiving() else { return false };
-        let (lane, stream) = (guard.lane(), guard.stream(slot));
-        if !stream.open || stream.generation != generation {
-            // Nobody reads.
-            return true;
-        }
+        // Otherwise nobody reads.
+        let Ok(stream) = guard.open_stream(slot, generation) else { return true };
         // SAFETY: the bytes are readable; the lock is held.
-        unsafe { self.enqueue_bytes(slot, lane, stream, bytes.as_ptr(), bytes.len()) }
+        unsafe { self.enqueue_bytes(slot, guard.lane(), stream, bytes.as_ptr(), bytes.len()) }
     }
 
     /// Wakes all threads of this side that wait for a stream, which is not here any more.
@@ -166,7 +154,7 @@ impl Channel {
         let _section = Section::new();
         let guard = self.lock_sending();
         // Of a channel that is broken nothing is opened any more.
-        if guard.as_ref().is_ok_and(|guard| guard.stream(slot).generation != generation) {
+        if guard.as_ref().is_ok_and(|guard| guard.open_stream(slot, generation).is_err()) {
             return false;
         }
         self.party.stream(slot).end_recovery(outcome);

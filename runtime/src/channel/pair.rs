@@ -118,7 +118,7 @@ impl Stream {
 
     /// Goes over to the kernel, as for a receiver that does not keep up.
     pub fn spill(&self, side: usize) {
-        self.ends[side].spill(self.slot);
+        self.ends[side].spill(self.slot, self.generation);
     }
 
     /// Waits for the end of a recall by the other side, for so many nanoseconds.

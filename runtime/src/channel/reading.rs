@@ -85,13 +85,13 @@ impl Channel {
 
     /// Which path the stream is read from, after passing what can be passed.
     #[inline]
-    pub fn receive_path(&self, slot: u32, fd: i32) -> Result<Path, Trouble> {
+    pub fn receive_path(&self, slot: u32, generation: u8, fd: i32) -> Result<Path, Trouble> {
         let announced = self.peer_line(slot).announced.load(Ordering::Acquire);
         if self.party.stream(slot).is_steady(announced) {
             return Ok(Path::after(announced));
         }
         let guard = self.lock_receiving()?;
-        let stream = guard.stream(slot);
+        let stream = guard.open_stream(slot, generation)?;
         self.path_beneath(slot, fd, stream).map(|(path, _)| path)
     }
 }

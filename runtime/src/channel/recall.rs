@@ -33,7 +33,7 @@ impl Channel {
     /// The receiver's part. False when unread bytes cannot be moved; the stream then stays as it is.
     pub fn recall(&self, slot: u32, generation: u8, fd: i32) -> bool {
         let own = self.own_line(slot);
-        own.set_state(generation, SlotState::WantsKernel);
+        own.change_state(generation, SlotState::Open, SlotState::WantsKernel);
         // The sender looks at that after it has published, like a waker.
         let seen = Rest::begin(core::iter::once(self));
         if !seen.is_sure() {
@@ -45,7 +45,7 @@ impl Channel {
         let carrier = self.peer_socket(slot, fd);
         let unread = self.has_bytes(slot) || self.switch_pending(slot);
         if unread && carrier.is_none() {
-            own.set_state(generation, SlotState::Open);
+            own.change_state(generation, SlotState::WantsKernel, SlotState::Open);
             return false;
         }
         let moved = carrier.is_none_or(|carrier| {
@@ -189,7 +189,7 @@ impl Channel {
             return Ok(0);
         }
         let guard = self.lock_sending()?;
-        let stream = guard.stream(slot);
+        let stream = guard.open_stream(slot, generation)?;
         let sent = stream.credit.sent();
         let reached = reached.map_or(sent, |reached| reached.min(sent));
         let beyond = sent - reached;

@@ -46,6 +46,13 @@ impl Guard<'_> {
         // SAFETY: the lock is held; callers use one reference per stream at a time.
         unsafe { self.0.party.stream(slot).receiving() }
     }
+
+    /// The same if it is still that stream: the slot of one that was closed may be another's, and its lines are reset.
+    #[inline]
+    pub fn open_stream(&self, slot: u32, generation: u8) -> Result<&mut Receiving, Trouble> {
+        let stream = self.stream(slot);
+        if stream.open && stream.generation == generation { Ok(stream) } else { Err(Trouble::Closed) }
+    }
 }
 
 impl Drop for Guard<'_> {
@@ -80,10 +87,7 @@ impl Channel {
         }
         let _section = Section::new();
         let guard = self.lock_receiving()?;
-        let stream = guard.stream(slot);
-        if !stream.open || stream.generation != generation {
-            return Err(Trouble::Closed);
-        }
+        guard.open_stream(slot, generation)?;
         if mode == Mode::Take
             && let Some(taken) = self.receive_queued(&guard, slot, target)
         {
@@ -171,10 +175,7 @@ impl Channel {
     ) -> Result<Option<T>, Trouble> {
         let _section = Section::new();
         let guard = self.lock_receiving()?;
-        // The socket may have got another stream meanwhile.
-        if !guard.stream(slot).open || guard.stream(slot).generation != generation {
-            return Err(Trouble::Closed);
-        }
+        guard.open_stream(slot, generation)?;
         let mut wakes = Wakes::new(self);
         // Before the path: see aggregator::path on why the order matters.
         let queued = position::readable(fd);

@@ -50,6 +50,15 @@ impl Guard<'_> {
         // SAFETY: the lock is held; callers use one reference per stream at a time.
         unsafe { self.0.party.stream(slot).sending() }
     }
+
+    /// The same if it is still that stream: the slot of one that was closed may be another's, and its lines are reset.
+    #[inline]
+    pub fn open_stream(&self, slot: u32, generation: u8) -> Result<&mut Sending, Trouble> {
+        let stream = self.stream(slot);
+        // Under the lock that whoever closes it takes.
+        let open = self.0.party.stream(slot).open.load(Ordering::Relaxed) != 0;
+        if open && stream.generation == generation { Ok(stream) } else { Err(Trouble::Closed) }
+    }
 }
 
 impl Drop for Guard<'_> {
@@ -86,10 +95,7 @@ impl Channel {
         // Published and not rung must not be the end of it.
         let _section = Section::new();
         let guard = self.lock_sending()?;
-        let stream = guard.stream(slot);
-        if stream.generation != generation || self.party.stream(slot).open.load(Ordering::Relaxed) == 0 {
-            return Err(Trouble::Closed);
-        }
+        let stream = guard.open_stream(slot, generation)?;
         // Under the lock: whoever brings the stream back has counted what was sent before.
         match self.recovery(slot) {
             Recovery::None => {}

@@ -81,23 +81,24 @@ impl Channel {
 
     /// The receiver does not keep up: what follows goes into the kernel's buffers, as it would without Convoy, until
     /// the receiver has read everything before it. Bytes in the kernel wake it.
-    pub fn spill(&self, slot: u32) {
+    pub fn spill(&self, slot: u32, generation: u8) {
         self.publish_held();
-        if let Ok(guard) = self.lock_sending() {
-            self.switch_to_kernel(slot, guard.stream(slot));
+        if let Ok(guard) = self.lock_sending()
+            && let Ok(stream) = guard.open_stream(slot, generation)
+        {
+            self.switch_to_kernel(slot, stream);
         }
     }
 
     /// What this side sends on the stream goes through the kernel from now on; wakes the receiver.
-    pub fn send_through_kernel(&self, slot: u32) -> bool {
+    pub fn send_through_kernel(&self, slot: u32, generation: u8) -> bool {
         self.publish_held();
         self.await_kernel(slot);
         let _section = Section::new();
-        let Ok(guard) = self.lock_sending() else {
-            return false;
-        };
-        guard.stream(slot).stay = true;
-        let switched = self.switch_to_kernel(slot, guard.stream(slot));
+        let Ok(guard) = self.lock_sending() else { return false };
+        let Ok(stream) = guard.open_stream(slot, generation) else { return false };
+        stream.stay = true;
+        let switched = self.switch_to_kernel(slot, stream);
         self.own_line(slot).flags.fetch_or(STAYS, Ordering::Release);
         self.changed(slot);
         drop(guard);
@@ -108,15 +109,16 @@ impl Channel {
     /// For a call that only the kernel can make (splice from a pipe): the stream goes back to the kernel, for as long
     /// as it takes the receiver to catch up. To be followed by [`Channel::end_kernel_send`]. Nothing while the stream returns to
     /// the kernel: no bytes may come between.
-    pub fn begin_kernel_send(&self, slot: u32) -> Result<Option<KernelSend>, Trouble> {
+    pub fn begin_kernel_send(&self, slot: u32, generation: u8) -> Result<Option<KernelSend>, Trouble> {
         self.publish_held();
         self.await_kernel(slot);
         let _section = Section::new();
         let guard = self.lock_sending()?;
+        let stream = guard.open_stream(slot, generation)?;
         if self.recovery(slot) == Recovery::Running {
             return Ok(None);
         }
-        self.switch_to_kernel(slot, guard.stream(slot));
+        self.switch_to_kernel(slot, stream);
         let call = self.enter_kernel_send_unless_returning(slot);
         drop(guard);
         self.ring_receiver(slot);

@@ -9,6 +9,7 @@ use super::send::Sent;
 use super::*;
 use crate::iov::{Cursor, single};
 use crate::shm::frames::write_header;
+use crate::shm::party::Recovery;
 use crate::shm::ring::Producer;
 use convoy_aggregator::wire::{BlockRef, Header, Kind};
 use proptest::prelude::*;
@@ -185,6 +186,48 @@ fn a_receiver_that_has_passed_impossible_switches_ends_the_channel() {
     stream.stream.spill(0);
     assert!(!pair.ends[0].usable(), "the sender waits for room for ever");
     end_all(pair, stream);
+}
+
+/// An agent resets the lines of a slot whose stream has ended, for the next one.
+#[test]
+fn late_calls_on_a_slot_that_was_reset_end_nothing() {
+    let pair = Pair::new();
+    let ended = core::mem::ManuallyDrop::new(Stream::open(&pair));
+    begin(&ended);
+    ended.stream.close();
+    (0..2).for_each(|side| ended.stream.line(side).reset());
+    late_calls(&pair, ended.stream.slot, ended.stream.generation);
+}
+
+#[test]
+fn late_calls_leave_the_next_stream_of_a_slot_alone() {
+    let pair = Pair::new();
+    let ended = Stream::open(&pair);
+    begin(&ended);
+    let (slot, generation) = (ended.stream.slot, ended.stream.generation);
+    drop(ended);
+    let next = Stream::open(&pair);
+    assert_eq!(next.stream.slot, slot);
+    begin(&next);
+    late_calls(&pair, slot, generation);
+    let state = next.stream.line(0).is_open(next.stream.generation);
+    assert!(state && next.send(0, b"two") == 3, "it is on the channel");
+    end_all(pair, next);
+}
+
+/// What threads do that have found a stream which others have closed since.
+fn late_calls(pair: &Pair, slot: u32, generation: u8) {
+    for end in pair.ends {
+        // Without the lock it may be the next one's path, which is not followed.
+        let _ = end.receive_path(slot, generation, -1);
+        assert_eq!(end.begin_kernel_send(slot, generation), Err(Trouble::Closed));
+        assert_eq!(end.readable(slot, generation, -1), 0);
+        assert!(!end.send_through_kernel(slot, generation));
+        end.spill(slot, generation);
+        end.settle_before_shutdown(slot, generation);
+        assert!(!end.end_return(slot, generation, Recovery::Done));
+        assert!(end.usable());
+    }
 }
 
 /// A read that would find nothing is told so without the lock, which must not hide a lie.

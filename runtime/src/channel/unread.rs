@@ -34,10 +34,10 @@ impl Channel {
 
     /// Whether queued bytes can be read at once: they may belong behind some that the kernel has not brought yet.
     #[inline]
-    pub fn can_read(&self, slot: u32, fd: i32) -> bool {
+    pub fn can_read(&self, slot: u32, generation: u8, fd: i32) -> bool {
         self.has_bytes(slot)
             && self.recovery(slot) != Recovery::Running
-            && self.receive_path(slot, fd).is_ok_and(|path| path == Path::Channel)
+            && self.receive_path(slot, generation, fd).is_ok_and(|path| path == Path::Channel)
     }
 
     /// Whether this end has gone back to the kernel for good, with all that it receives.
@@ -46,7 +46,7 @@ impl Channel {
             return false;
         }
         let Ok(guard) = self.lock_receiving() else { return false };
-        let stream = guard.stream(slot);
+        let Ok(stream) = guard.open_stream(slot, generation) else { return false };
         if self.leads_to_agent() {
             self.path_beneath(slot, fd, stream) == Ok((Path::Kernel, u64::MAX))
         } else {
@@ -55,9 +55,10 @@ impl Channel {
     }
 
     /// Bytes of a stream that can be read at once, on both paths.
-    pub fn readable(&self, slot: u32, fd: i32) -> u64 {
+    pub fn readable(&self, slot: u32, generation: u8, fd: i32) -> u64 {
         let _ = self.sort();
         let Ok(guard) = self.lock_receiving() else { return 0 };
+        let Ok(stream) = guard.open_stream(slot, generation) else { return 0 };
         let kernel = position::readable(fd);
         let queued = self.queued_bytes(slot);
         match self.recovery(slot) {
@@ -65,7 +66,7 @@ impl Channel {
             Recovery::Running => return 0,
             Recovery::Done | Recovery::Failed | Recovery::Quiet => return queued + kernel,
         }
-        match self.path_beneath(slot, fd, guard.stream(slot)) {
+        match self.path_beneath(slot, fd, stream) {
             // What follows on the other path may be followed by more on this one: none may be left out, because programs
             // stop reading after so many bytes and wait for news.
             Ok((Path::Kernel, limit)) if kernel >= limit => kernel + queued,

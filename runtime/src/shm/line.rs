@@ -78,6 +78,12 @@ impl SideLine {
         self.state.store(u32::from(generation) << 8 | state as u32, Ordering::Release);
     }
 
+    /// From one state to another, if it is in the first and of this generation: the line may be another stream's already.
+    pub fn change_state(&self, generation: u8, from: SlotState, to: SlotState) {
+        let word = |state: SlotState| u32::from(generation) << 8 | state as u32;
+        let _ = self.state.compare_exchange(word(from), word(to), Ordering::SeqCst, Ordering::Relaxed);
+    }
+
     /// [`SlotState::Open`], and of this generation.
     #[inline]
     pub fn is_open(&self, generation: u8) -> bool {

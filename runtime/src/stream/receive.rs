@@ -147,7 +147,7 @@ impl Call<'_> {
             let wanted = libc::POLLIN | libc::POLLRDHUP;
             let ready =
                 wait::readiness(self.fd, self.socket, self.channel, self.slot, wanted, position::ticks());
-            if ready & libc::POLLERR != 0 && self.channel.readable(self.slot, self.fd) == 0 {
+            if ready & libc::POLLERR != 0 && self.channel.readable(self.slot, self.generation, self.fd) == 0 {
                 // SAFETY: no parts.
                 return unsafe { sys::recvmsg(self.fd, core::ptr::null(), 0, libc::MSG_DONTWAIT) };
             }

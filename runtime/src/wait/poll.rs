@@ -253,13 +253,13 @@ impl Poll<'_> {
                 let reads_far = || {
                     let over =
                         socket.hint.load(Ordering::Relaxed) && channel.may_end(slot, socket.generation());
-                    over || channel.reaches_kernel(slot, member.fd)
+                    over || channel.reaches_kernel(slot, socket.generation(), member.fd)
                 };
                 if channel.leads_to_agent() && member.events & libc::POLLIN != 0 && reads_far() {
                     return true;
                 }
                 let reads = member.events & (libc::POLLIN | libc::POLLRDNORM) != 0
-                    && channel.can_read(slot, member.fd);
+                    && channel.can_read(slot, socket.generation(), member.fd);
                 let writes = member.events & (libc::POLLOUT | libc::POLLWRNORM) != 0;
                 reads || !channel.usable() || writes && channel.sends_here(slot) && channel.is_writable(slot)
             }
