@@ -277,6 +277,7 @@ impl Engine {
         let Some(index) = self.link_of(instance, token) else { return };
         if self.links[index].as_ref().is_some_and(|link| link.state == LinkState::Proposed) {
             self.drop_link(index);
+            self.meet_all(instance);
         }
     }
 
@@ -310,6 +311,10 @@ impl Engine {
         }
         let lost = link.queue.streams().map(|stream| (stream.program, stream.slot)).collect();
         self.lose_streams(lost);
+        if link.state != LinkState::Up {
+            // Streams that wanted its rail may have waited for it.
+            self.meet_all(link.host);
+        }
     }
 
     /// Gives up a link and its memory.
@@ -345,20 +350,24 @@ impl Engine {
         }
     }
 
-    /// The link for a new stream: over the rail that the policy names, if there is one, otherwise as it spreads them.
+    /// The link for a new stream: over the rail that the policy names, if there is one, otherwise as it spreads them. Nothing while
+    /// there is none, or the one over that rail comes up for the first time.
     pub(super) fn choose_link(&self, instance: u128, ends: &Ends, rail: Option<&str>) -> Option<usize> {
-        let up = |link: &Link| link.host == instance && link.state == LinkState::Up;
-        let all: Vec<(usize, &Link)> = (0..)
+        let of_host: Vec<(usize, &Link)> = (0..)
             .zip(&self.links)
-            .filter_map(|(index, link)| Some((index, link.as_ref().filter(|link| up(link))?)))
+            .filter_map(|(index, link)| Some((index, link.as_ref().filter(|link| link.host == instance)?)))
             .collect();
         let named = |link: &Link| {
             let known = &self.rails[link.rail];
             rail.is_some_and(|name| known.device == name || known.at.is_some_and(|at| at.to_string() == name))
         };
-        if let Some((index, _)) = all.iter().find(|(_, link)| named(link)) {
-            return Some(*index);
+        let linked = |rail| self.broker.hosts.get(&instance).is_some_and(|host| host.linked.contains(&rail));
+        match of_host.iter().find(|(_, link)| named(link)) {
+            Some((index, link)) if link.state == LinkState::Up => return Some(*index),
+            Some((_, link)) if !linked(link.rail) => return None,
+            _ => {}
         }
+        let all: Vec<_> = of_host.into_iter().filter(|(_, link)| link.state == LinkState::Up).collect();
         match self.broker.policy.spread() {
             Spread::Hash => {
                 let hash = usize::from(ends.local.port()) ^ usize::from(ends.remote.port());
