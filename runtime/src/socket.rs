@@ -348,6 +348,11 @@ impl Socket {
         self.whole_stream().map(|(channel, slot, _)| (channel, slot))
     }
 
+    /// Whether its stream is still there: one that returned from another host may have left again, by another slot.
+    pub fn is_at(&self, channel: &Channel, slot: u32) -> bool {
+        self.stream().is_some_and(|(now, at)| core::ptr::eq(now, channel) && at == slot)
+    }
+
     /// Channel, slot and generation, all of one moment.
     #[inline]
     pub fn whole_stream(&self) -> Option<(&'static Channel, u32, u8)> {

@@ -152,11 +152,11 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
     // Bytes that come through the kernel wake a sleeper, they do not end a spin.
     let through_kernel = channel.own_line(slot).passed.load(Ordering::Relaxed) & 1 == 0;
     let may_go_on = || {
-        let closed = || channel.leads_to_agent() && !channel.is_open(slot);
+        let moved = || channel.leads_to_agent() && !(channel.is_open(slot) && socket.is_at(channel, slot));
         let news = channel.can_read(slot, socket.generation(), fd)
             || channel.has_frames()
             || !channel.usable()
-            || closed();
+            || moved();
         news || !through_kernel && channel.reaches_kernel(slot, socket.generation(), fd)
     };
     if !through_kernel && spin::until(may_go_on) {

@@ -171,9 +171,7 @@ impl Poll<'_> {
     /// Whether a member has returned to the kernel and left it again meanwhile.
     fn any_moved(&self) -> bool {
         self.members.iter().any(|member| match member.kind {
-            Kind::Stream(socket, channel, slot) if channel.leads_to_agent() => {
-                socket.stream().is_none_or(|(now, at)| !core::ptr::eq(now, channel) || at != slot)
-            }
+            Kind::Stream(socket, channel, slot) => channel.leads_to_agent() && !socket.is_at(channel, slot),
             _ => false,
         })
     }
@@ -284,7 +282,7 @@ impl Poll<'_> {
         let rest = Rest::beside_all();
         let placed = placed && rest.is_sure();
         let mut kernel_set = self.kernel_set(set, bell.as_deref());
-        let awake = self.something() || before.any_since();
+        let awake = self.something() || self.any_moved() || before.any_since();
         let result = if awake {
             Ok(0)
         } else {
