@@ -70,6 +70,7 @@ mod epoll_groups {
             several_epolls,
             nested,
             nested_edge,
+            nested_under_a_sleeper,
             epoll_in_poll,
             epoll_in_select,
             threads_in_one_epoll,

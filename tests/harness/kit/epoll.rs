@@ -124,3 +124,11 @@ pub fn names(bits: u32) -> String {
     }
     if words.is_empty() { "none".into() } else { words.join("|") }
 }
+
+/// Whether a thread of this process is inside one of the kernel's epoll_wait calls (proc_pid_syscall(5)).
+pub fn sleeps(thread: i32) -> bool {
+    let call = std::fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).unwrap_or_default();
+    let number = call.split(' ').next().and_then(|number| number.parse().ok());
+    let waits = [libc::SYS_epoll_wait, libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2];
+    number.is_some_and(|number: libc::c_long| waits.contains(&number))
+}

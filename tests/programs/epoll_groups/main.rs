@@ -18,6 +18,7 @@ fn main() {
         ("several_epolls", others::several_epolls),
         ("nested", others::nested),
         ("nested_edge", others::nested_edge),
+        ("nested_under_a_sleeper", others::nested_under_a_sleeper),
         ("epoll_in_poll", others::epoll_in_poll),
         ("epoll_in_select", others::epoll_in_select),
         ("threads_in_one_epoll", loops::threads_in_one_epoll),

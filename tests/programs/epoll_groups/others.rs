@@ -1,8 +1,9 @@
 //! Other descriptors, other epolls, nested ones.
 
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Instant;
 
-use convoy_tests::kit::epoll::{ET, Epoll, IN, OUT, RDHUP};
+use convoy_tests::kit::epoll::{self, ET, Epoll, IN, OUT, RDHUP};
 use convoy_tests::kit::net::Family;
 use convoy_tests::kit::{Case, Filter, net, show, sys};
 use convoy_tests::say;
@@ -150,6 +151,34 @@ pub(crate) fn nested_edge(case: &mut Case) {
         say!("inside: {}", inner.look(-1));
         link.recv_with(5, 0).unwrap();
         say!("after: {} {}", inner.look(0), outer.look(0));
+    }
+}
+
+/// An epoll that is ready, and then another one, joins a second that a thread already sleeps in.
+pub(crate) fn nested_under_a_sleeper(case: &mut Case) {
+    let mut links = case.links(2);
+    let epolls = [Epoll::new(), Epoll::new()];
+    for (epoll, link) in epolls.iter().zip(&mut links) {
+        epoll.add(link.fd, IN, 1).unwrap();
+        arrive(link, 5);
+        say!("ready: {}", epoll.look(-1));
+    }
+    let outer = Epoll::new();
+    for (number, epoll) in (2..).zip(&epolls) {
+        let thread = AtomicI32::new(0);
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                // SAFETY: no memory is involved.
+                thread.store(unsafe { libc::gettid() }, Ordering::SeqCst);
+                outer.look(-1)
+            });
+            while !epoll::sleeps(thread.load(Ordering::SeqCst)) {
+                std::thread::yield_now();
+            }
+            outer.add(epoll.fd, IN, number).unwrap();
+            say!("joined: {}", waiter.join().unwrap());
+        });
+        outer.delete(epoll.fd).unwrap();
     }
 }
 

@@ -240,6 +240,10 @@ impl State {
         unsafe { sys::epoll_ctl(self.fd, libc::EPOLL_CTL_MOD, fd, &mut watched) }?;
         let data = event.u64;
         self.nested.push(Nested { fd, events: event.events, data, was_ready: false, edge: true });
+        if self.sleepers > 0 {
+            // A bell: whoever sleeps here may have been alone with the kernel.
+            self.open_inner()?;
+        }
         self.wake_sleeper();
         Ok(())
     }
