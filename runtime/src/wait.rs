@@ -143,8 +143,28 @@ fn kernel_part(fd: i32, socket: &Socket, channel: &Channel, slot: u32, kernel_wa
     state
 }
 
-/// Waits until a read of a stream may get on; EINTR, or EAGAIN after SO_RCVTIMEO, otherwise.
-pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Result<(), i32> {
+/// When a call ends without bytes because of SO_RCVTIMEO, in nanoseconds of the monotonic clock, `u64::MAX` for never; asked at its
+/// first wait, because it holds for all waits of the call together.
+#[derive(Default)]
+pub struct Patience(Option<u64>);
+
+impl Patience {
+    fn deadline(&mut self, fd: i32, socket: &Socket) -> u64 {
+        *self.0.get_or_insert_with(|| {
+            let limit = socket.time_limit(|| time_limit(fd, libc::SO_RCVTIMEO));
+            limit.map_or(u64::MAX, |limit| sys::now_ns().saturating_add(nanoseconds(&limit)))
+        })
+    }
+}
+
+/// Waits until it is time to look again whether a read of a stream may get on; EINTR, or EAGAIN after SO_RCVTIMEO, otherwise.
+pub fn for_bytes(
+    fd: i32,
+    socket: &Socket,
+    channel: &Channel,
+    slot: u32,
+    patience: &mut Patience,
+) -> Result<(), i32> {
     let before = Interruptions::so_far();
     hold::release_all();
     // Frames of other streams: a read from the kernel has left them in the lane, where they would end every sleep.
@@ -162,11 +182,13 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
     if !through_kernel && spin::until(may_go_on) {
         return Ok(());
     }
-    let timeout = socket.time_limit(|| time_limit(fd, libc::SO_RCVTIMEO));
+    let deadline = patience.deadline(fd, socket);
+    let limited = deadline != u64::MAX;
+    let is_late = || limited && sys::now_ns() >= deadline;
     let Some(bell) = Borrowed::new() else {
         // Without a bell: look again after a moment.
         sys::sleep_ns(500_000);
-        return Ok(());
+        return if is_late() { Err(libc::EAGAIN) } else { Ok(()) };
     };
     let waiters = &channel.own_line(slot).receive_waiters;
     let introduced = channel.introduce(bell.number, bell.fd());
@@ -181,16 +203,15 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
         libc::pollfd { fd: lifeline, events: libc::POLLIN | libc::POLLRDHUP | urgent, revents: 0 },
         libc::pollfd { fd: bell.fd(), events: libc::POLLIN, revents: 0 },
     ];
-    let limit = timeout.or(Some(if placed { LONGEST } else { TICK }));
     let result = if may_go_on() {
         Ok(1)
-    } else if before.breaking_since() || timeout.is_some() && before.any_since() {
+    } else if before.breaking_since() || limited && before.any_since() {
         Err(libc::EINTR)
     } else if before.any_since() {
         // The handler may have slept by the same bell and taken its rings.
         Ok(1)
     } else {
-        sleep(&mut set, limit)
+        sleep(&mut set, time_left(limited.then_some(deadline), !placed))
     };
     drop(rest);
     bell.wake(set[1].revents != 0);
@@ -202,8 +223,8 @@ pub fn for_bytes(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> Resu
         socket.hint.store(true, Ordering::Relaxed);
     }
     match result {
-        Ok(0) if timeout.is_some() => Err(libc::EAGAIN),
-        Err(libc::EINTR) if timeout.is_none() && goes_on(before) => Ok(()),
+        Ok(0) if is_late() => Err(libc::EAGAIN),
+        Err(libc::EINTR) if !limited && goes_on(before) => Ok(()),
         result => result.map(drop),
     }
 }
@@ -231,11 +252,10 @@ const TICK: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 /// the words by which wakers know who sleeps.
 const LONGEST: libc::timespec = libc::timespec { tv_sec: 5, tv_nsec: 0 };
 
-fn sleep(set: &mut [libc::pollfd], mut limit: Option<libc::timespec>) -> Result<usize, i32> {
+fn sleep(set: &mut [libc::pollfd], mut limit: libc::timespec) -> Result<usize, i32> {
     stats::process().sleeps.add(1);
-    let timeout = limit.as_mut().map_or(core::ptr::null_mut(), |limit| limit as *mut libc::timespec);
-    // SAFETY: the set is valid, the timeout valid or null, no mask.
-    unsafe { sys::cancellable(|| sys::ppoll(set.as_mut_ptr(), set.len(), timeout, core::ptr::null())) }
+    // SAFETY: the set and the limit are valid, no mask.
+    unsafe { sys::cancellable(|| sys::ppoll(set.as_mut_ptr(), set.len(), &mut limit, core::ptr::null())) }
 }
 
 /// SO_RCVTIMEO or SO_SNDTIMEO, as the kernel keeps it.

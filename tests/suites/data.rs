@@ -48,6 +48,7 @@ mod flags {
             nonblock_toggled,
             nonblock_by_ioctl,
             receive_time_limit,
+            receive_time_limits_of_threads,
             send_time_limit,
             readable_count,
             unsent_count,

@@ -9,7 +9,7 @@ use crate::channel::receive::Received;
 use crate::iov::{self, Cursor, EMPTY};
 use crate::shm::party::Recovery;
 use crate::socket::{self, State};
-use crate::wait::{self, spin};
+use crate::wait::{self, Patience, spin};
 use crate::{demote, options, position, promote, sys, table};
 use core::sync::atomic::Ordering;
 
@@ -108,6 +108,7 @@ impl Call<'_> {
     ) -> Result<usize, i32> {
         let whole = self.flags & libc::MSG_WAITALL != 0 && mode != Mode::Peek;
         let (mut total, mut waited, mut first) = (0, false, Some(first));
+        let mut patience = Patience::default();
         loop {
             match self.receive_once(target, mode, total > 0, first.take()) {
                 Ok(Some(0)) => return Ok(total),
@@ -127,7 +128,7 @@ impl Call<'_> {
                         self.socket.hint.store(true, Ordering::Relaxed);
                     }
                     waited = true;
-                    if let Err(errno) = wait::for_bytes(self.fd, self.socket, self.channel, self.slot) {
+                    if let Err(errno) = self.wait_for_bytes(&mut patience) {
                         return if total > 0 { Ok(total) } else { Err(errno) };
                     }
                     first = Some(self.look_into_channel(target, mode));
@@ -137,8 +138,13 @@ impl Call<'_> {
         }
     }
 
+    fn wait_for_bytes(&self, patience: &mut Patience) -> Result<(), i32> {
+        wait::for_bytes(self.fd, self.socket, self.channel, self.slot, patience)
+    }
+
     /// A `recv` of no bytes waits as any other: for a byte, the end, or an error, which it takes (tcp_recvmsg in the kernel).
     fn receive_nothing(&self) -> Result<usize, i32> {
+        let mut patience = Patience::default();
         loop {
             if !self.still_open() {
                 return Err(libc::EBADF);
@@ -157,7 +163,7 @@ impl Call<'_> {
             if self.nonblocking() {
                 return Err(libc::EAGAIN);
             }
-            wait::for_bytes(self.fd, self.socket, self.channel, self.slot)?;
+            self.wait_for_bytes(&mut patience)?;
         }
     }
 

@@ -224,6 +224,12 @@ pub fn thread_time() -> Duration {
     Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }
 
+/// Whether a thread of this process sleeps (proc_pid_stat(5)).
+pub fn sleeps(thread: i32) -> bool {
+    let about = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+    about.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'))
+}
+
 /// `poll` on several descriptors; -1 milliseconds waits for ever.
 pub fn poll(set: &mut [libc::pollfd], milliseconds: c_int) -> Outcome {
     // SAFETY: the set is valid for its length.

@@ -22,6 +22,7 @@ fn main() {
         ("nonblock_toggled", modes::nonblock_toggled),
         ("nonblock_by_ioctl", modes::nonblock_by_ioctl),
         ("receive_time_limit", modes::receive_time_limit),
+        ("receive_time_limits_of_threads", modes::receive_time_limits_of_threads),
         ("send_time_limit", modes::send_time_limit),
         ("readable_count", modes::readable_count),
         ("unsent_count", modes::unsent_count),

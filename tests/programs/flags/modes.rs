@@ -1,5 +1,6 @@
 //! Modes of a socket: nonblocking, time limits, counts.
 
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use convoy_tests::kit::{Case, Link, show, sys};
@@ -73,6 +74,30 @@ pub(crate) fn receive_time_limit(case: &mut Case) {
     link.start("send 10");
     say!("without limit: {}", show(link.recv_with(10, libc::MSG_WAITALL)));
     link.finish();
+}
+
+/// More threads than a stream has places for those who wait.
+pub(crate) fn receive_time_limits_of_threads(case: &mut Case) {
+    let link = case.link();
+    limit(&link, libc::SO_RCVTIMEO, 50_000);
+    let fd = link.fd;
+    let threads: Vec<AtomicI32> = (0..7).map(|_| AtomicI32::new(0)).collect();
+    std::thread::scope(|scope| {
+        let receive = move |number: &AtomicI32| {
+            // SAFETY: no memory is involved.
+            number.store(unsafe { libc::gettid() }, Ordering::SeqCst);
+            show(sys::recv(fd, &mut [0; 10], 0))
+        };
+        let running: Vec<_> = threads.iter().map(|number| scope.spawn(move || receive(number))).collect();
+        for number in &threads {
+            while !sys::sleeps(number.load(Ordering::SeqCst)) {
+                std::thread::yield_now();
+            }
+        }
+        link.ask("send 70 10");
+        let received: Vec<String> = running.into_iter().map(|thread| thread.join().unwrap()).collect();
+        say!("{}", received.join(" "));
+    });
 }
 
 pub(crate) fn send_time_limit(case: &mut Case) {
