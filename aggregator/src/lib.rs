@@ -18,6 +18,7 @@
 //! - [`wire`]: the header word of a frame, the reference to a pool block, and how much room a frame takes.
 //! - [`batch`]: what one write between hosts carries; [`link`]: the ring of batches, as each end keeps it.
 //! - [`queue`]: what one end of a link has to send, and when it answers; [`relay`]: a stream as an agent passes it on.
+//! - [`unsettled`]: what is kept of batches until they are delivered.
 //! - [`gather`]: when a batch leaves: at once on an idle link, together on a busy one.
 //! - [`credit`]: how many bytes a stream may have outstanding on the channel.
 //! - [`path`]: which path, kernel or channel, a direction is on, and where it changes over.
@@ -53,4 +54,5 @@ pub mod queue;
 pub mod record;
 pub mod relay;
 pub mod stream;
+pub mod unsettled;
 pub mod wire;

@@ -1,16 +1,21 @@
 //! A link: the ring of batches between two hosts, as each end keeps it. Moving the bytes is the caller's.
 //!
 //! The sender writes batches into the receiver's ring, one contiguous piece each, at multiples of [`UNIT`]. The receiver
-//! learns of each by the place where it begins, in any order and perhaps twice, and takes them by their sequence
-//! numbers. What it has taken out of the ring (*consumed*: the place may be written again) and what it has handed over
+//! learns of each by a word with the place where it begins and the low half of its sequence number, in any order and perhaps
+//! twice, also when another batch is in that place already, and takes them by their numbers. What it has taken out of the ring (*consumed*: the place may be written again) and what it has handed over
 //! to its programs (*delivered*: the sender may forget the bytes) returns in the heads of batches the other way.
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::unsettled::Unsettled;
+use alloc::collections::{BTreeMap, VecDeque};
 use core::error::Error;
 use core::fmt;
 
 /// Batches begin at multiples of this many bytes.
 pub const UNIT: u32 = 64;
+/// The largest ring, in units: a place fits half a word.
+pub const MOST_UNITS: u32 = 1 << HALF;
+/// Bits of half a word.
+const HALF: u32 = 16;
 /// Bytes of the ring that an end has its peer write into.
 pub const RING_BYTES: u32 = 2 << 20;
 /// The largest batch, in bytes.
@@ -35,8 +40,8 @@ pub struct SendLink {
     delivered: u32,
     /// Units of each batch that is not consumed.
     outstanding: VecDeque<u32>,
-    /// Delivered before others in front of them.
-    early: BTreeSet<u32>,
+    /// Batches that are not known to be delivered.
+    undelivered: Unsettled<()>,
 }
 
 /// Where a batch goes.
@@ -44,25 +49,25 @@ pub struct SendLink {
 pub struct Place {
     /// First byte in the ring.
     pub offset: u64,
-    /// What the receiver is told: the offset in units.
+    /// What the receiver is told: the offset in units in the lower half, the low half of the number in the upper.
     pub immediate: u32,
     /// The number in its head.
     pub sequence: u32,
 }
 
 impl SendLink {
-    /// A link to an empty ring of that many bytes.
+    /// A link to an empty ring of that many bytes, at most [`MOST_UNITS`] times [`UNIT`]: what is beyond is not used.
     #[must_use]
     pub fn new(ring_bytes: u32) -> Self {
         Self {
-            units: ring_bytes / UNIT,
+            units: (ring_bytes / UNIT).min(MOST_UNITS),
             tail: 0,
             used: 0,
             next: 0,
             consumed: 0,
             delivered: 0,
             outstanding: VecDeque::new(),
-            early: BTreeSet::new(),
+            undelivered: Unsettled::default(),
         }
     }
 
@@ -89,7 +94,9 @@ impl SendLink {
         self.outstanding.push_back(skipped + units);
         let sequence = self.next;
         self.next = self.next.wrapping_add(1);
-        Some(Place { offset: u64::from(start) * u64::from(UNIT), immediate: start, sequence })
+        self.undelivered.push(sequence, ());
+        let immediate = start | sequence << HALF;
+        Some(Place { offset: u64::from(start) * u64::from(UNIT), immediate, sequence })
     }
 
     /// Batches sent and not consumed.
@@ -130,11 +137,8 @@ impl SendLink {
         if more > self.next.wrapping_sub(self.delivered) {
             return if is_old(more) { Ok(()) } else { Err(LinkError::Delivered) };
         }
-        for step in 0..more {
-            let number = self.delivered.wrapping_add(step);
-            if !self.early.remove(&number) {
-                done(number);
-            }
+        while let Some((number, ())) = self.undelivered.pop_before(sequence) {
+            done(number);
         }
         self.delivered = sequence;
         Ok(())
@@ -149,7 +153,13 @@ impl SendLink {
         if ahead >= self.next.wrapping_sub(self.delivered) {
             return if is_old(ahead) { Ok(false) } else { Err(LinkError::Delivered) };
         }
-        Ok(self.early.insert(sequence))
+        Ok(self.undelivered.remove(sequence).is_some())
+    }
+
+    /// Batches that are not known to be delivered.
+    #[must_use]
+    pub fn undelivered(&self) -> usize {
+        self.undelivered.len()
     }
 }
 
@@ -165,29 +175,25 @@ pub struct ReceiveLink {
     /// Batches that arrived before one in front of them: their places by number.
     waiting: BTreeMap<u32, u32>,
     /// Batches that are not delivered yet, with how many parts are left.
-    undelivered: BTreeMap<u32, u32>,
+    undelivered: Unsettled<u32>,
     /// Delivered before others in front of them, to be told.
     early: VecDeque<u32>,
     told: (u32, u32),
 }
 
 /// Most batches that may wait for one in front of them.
-const MOST_WAITING: usize = 4096;
+const MOST_WAITING: u32 = 4096;
 
 impl ReceiveLink {
-    /// A batch with that number begins at `place`. False when it was there before.
-    ///
-    /// # Errors
-    /// [`LinkError`] when so many numbers in between are missing that it cannot be true.
-    pub fn arrived(&mut self, sequence: u32, place: u32) -> Result<bool, LinkError> {
-        let ahead = sequence.wrapping_sub(self.expected);
-        if is_old(ahead) {
-            return Ok(false);
+    /// A batch is complete, of which the sender has said `immediate`. False when it was there before: its number is then behind or
+    /// further ahead than any that can be on its way, and what is in its place now is none of its business.
+    pub fn arrived(&mut self, immediate: u32) -> bool {
+        let ahead = (immediate >> HALF).wrapping_sub(self.expected) & (MOST_UNITS - 1);
+        if ahead >= MOST_WAITING {
+            return false;
         }
-        if ahead as usize >= MOST_WAITING {
-            return Err(LinkError::Sequence);
-        }
-        Ok(self.waiting.insert(sequence, place).is_none())
+        let place = immediate & (MOST_UNITS - 1);
+        self.waiting.insert(self.expected.wrapping_add(ahead), place).is_none()
     }
 
     /// The next batch in order, taken: its number and place.
@@ -201,25 +207,29 @@ impl ReceiveLink {
     /// A batch that was taken has `parts` that could not be handed over at once.
     pub fn hold(&mut self, sequence: u32, parts: u32) {
         if parts > 0 {
-            self.undelivered.insert(sequence, parts);
+            self.undelivered.push(sequence, parts);
         }
     }
 
     /// One such part was handed over.
     pub fn hand_over(&mut self, sequence: u32) {
-        let Some(parts) = self.undelivered.get_mut(&sequence) else { return };
+        let Some(parts) = self.undelivered.get_mut(sequence) else { return };
         *parts -= 1;
         if *parts == 0 {
-            self.undelivered.remove(&sequence);
+            self.undelivered.remove(sequence);
         }
+    }
+
+    /// Batches that were taken and not handed over.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.undelivered.len()
     }
 
     /// For the head of a batch the other way: all before the first were consumed, all before the second delivered.
     #[must_use]
     pub fn cursors(&self) -> (u32, u32) {
-        // Numbers wrap: the oldest is the one that is farthest behind.
-        let behind = self.undelivered.keys().map(|number| self.expected.wrapping_sub(*number)).max();
-        (self.expected, self.expected.wrapping_sub(behind.unwrap_or(0)))
+        (self.expected, self.undelivered.first().unwrap_or(self.expected))
     }
 
     /// Notes that the cursors were sent.
@@ -242,7 +252,7 @@ impl ReceiveLink {
 
     /// A batch with nothing held is delivered; one that has older undelivered ones in front is to be told by itself.
     pub fn delivered(&mut self, sequence: u32) {
-        if self.cursors().1 != self.expected && !self.undelivered.contains_key(&sequence) {
+        if self.cursors().1 != self.expected && !self.undelivered.contains(sequence) {
             self.early.push_back(sequence);
         }
     }
@@ -260,8 +270,6 @@ pub enum LinkError {
     Consumed,
     /// Batches delivered that were not sent.
     Delivered,
-    /// A sequence number far from all others.
-    Sequence,
 }
 
 impl fmt::Display for LinkError {
@@ -269,7 +277,6 @@ impl fmt::Display for LinkError {
         f.write_str(match self {
             Self::Consumed => "batches consumed that were never sent",
             Self::Delivered => "batches delivered that were never sent",
-            Self::Sequence => "impossible sequence number",
         })
     }
 }

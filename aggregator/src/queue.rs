@@ -18,6 +18,7 @@ use alloc::vec::Vec;
 use crate::batch::{Control, Head};
 use crate::gather::{Gather, Thresholds};
 use crate::link::{LinkError, ReceiveLink, SendLink};
+use crate::unsettled::Unsettled;
 use numbers::Numbers;
 
 /// A stream's number on its link.
@@ -93,9 +94,8 @@ pub struct Queue<P> {
     beside: bool,
     pending_bytes: u64,
     pending_frames: u64,
-    /// Frames in batches that are not delivered, by program and number: the first has the sequence number `oldest`.
-    sent: VecDeque<Vec<(usize, u64)>>,
-    oldest: u32,
+    /// Frames in batches that are not delivered, by program and number; nothing of batches without any.
+    sent: Unsettled<Vec<(usize, u64)>>,
     spare: Vec<Vec<(usize, u64)>>,
     /// Batches that the peer will answer and has not: those with more than cursors. Others are not answered for their own
     /// sake, so nothing may wait for them.
@@ -141,8 +141,7 @@ impl<P: Piece> Queue<P> {
             beside: false,
             pending_bytes: 0,
             pending_frames: 0,
-            sent: VecDeque::new(),
-            oldest: 0,
+            sent: Unsettled::default(),
             spare: Vec::new(),
             unanswered: VecDeque::new(),
             silent: None,
@@ -160,10 +159,10 @@ impl<P: Piece> Queue<P> {
         self.streams.iter().flatten()
     }
 
-    /// Batches that were sent and are not known to be delivered, with their frames.
+    /// Batches that were sent and are not known to be delivered.
     #[must_use]
     pub fn undelivered(&self) -> usize {
-        self.sent.len()
+        self.send.undelivered()
     }
 
     /// Bytes and frames that wait to be gathered into batches.
@@ -219,7 +218,7 @@ impl<P: Piece> Queue<P> {
 
     /// A program is gone, and its number may be another's: nothing more is to be told to it.
     pub fn forget_program(&mut self, program: usize) {
-        self.sent.iter_mut().for_each(|frames| frames.retain(|(known, _)| *known != program));
+        self.sent.values_mut().for_each(|frames| frames.retain(|(known, _)| *known != program));
     }
 
     /// Whether anything waits to be sent.
@@ -250,7 +249,7 @@ impl<P: Piece> Queue<P> {
     }
 
     /// Takes the cursors of a batch that has arrived; `done` gets the batches that were delivered, whose frames
-    /// [`Queue::take_sent`] gives. To be followed by [`Queue::forget_before`].
+    /// [`Queue::take_sent`] gives.
     ///
     /// # Errors
     /// [`LinkError`] when they cannot be.
@@ -287,14 +286,13 @@ impl<P: Piece> Queue<P> {
     /// The frames of a batch that was delivered; the list is to be given back with [`Queue::return_list`].
     pub fn take_sent(&mut self, sequence: u32) -> Vec<(usize, u64)> {
         self.free_places_of(sequence);
-        let index = sequence.wrapping_sub(self.oldest) as usize;
-        self.sent.get_mut(index).map(core::mem::take).unwrap_or_default()
+        self.sent.remove(sequence).unwrap_or_default()
     }
 
     /// The frames of all batches that are not known to be delivered, by program and number. When the link is gone nobody says so
     /// any more: those of streams that have ended are not needed.
     pub fn unsettled(&self) -> impl Iterator<Item = (usize, u64)> {
-        self.sent.iter().flatten().copied()
+        self.sent.values().flatten().copied()
     }
 
     /// See [`Queue::take_sent`].
@@ -303,17 +301,6 @@ impl<P: Piece> Queue<P> {
         if list.capacity() > 0 && self.spare.len() < MOST_SPARE {
             self.spare.push(list);
         }
-    }
-
-    /// All batches before `sequence` were delivered.
-    pub fn forget_before(&mut self, sequence: u32) {
-        let count = sequence.wrapping_sub(self.oldest);
-        if count as usize > self.sent.len() {
-            // Old news: what was sent since is still to be delivered.
-            return;
-        }
-        self.sent.drain(..count as usize);
-        self.oldest = sequence;
     }
 
     /// The next switch that the other host knows of, now that it has consumed all batches before `consumed`.

@@ -32,7 +32,6 @@ fn hear(queue: &mut Queue<Bytes>, delivered: u32) -> Result<Vec<u64>, LinkError>
     queue.on_head(&head, |sequence| done.push(sequence))?;
     let frames =
         done.into_iter().flat_map(|sequence| queue.take_sent(sequence)).map(|(_, frame)| frame).collect();
-    queue.forget_before(delivered);
     Ok(frames)
 }
 

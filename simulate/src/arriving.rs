@@ -6,6 +6,9 @@ use crate::world::World;
 use convoy_aggregator::batch::{Control, HEAD_BYTES, Head, Record, Records};
 use convoy_aggregator::link::UNIT;
 
+/// How much later a completion may be reported once more, in microseconds.
+const LATE: u64 = 100_000;
+
 impl World {
     /// A write lands.
     pub fn land(&mut self, index: u32) {
@@ -28,9 +31,10 @@ impl World {
         let delay = if self.plan.is_ordered() { 0 } else { self.rng.below(self.plan.jitter + 1) };
         self.clock.after(delay, event);
         if self.rng.once_in(self.plan.twice) {
-            // Again before the sender can know that its place is free.
+            // Now and then when another batch has its place.
             self.report.fault("completions twice");
-            self.clock.after(delay + self.rng.below(self.plan.flight), event);
+            let late = if self.rng.once_in(4) { LATE } else { self.plan.flight };
+            self.clock.after(delay + self.rng.below(late), event);
         }
     }
 
@@ -43,7 +47,7 @@ impl World {
         self.mark_busy(Some((link, side, token)));
     }
 
-    /// A batch is complete in the ring, at that many units from its start.
+    /// A batch is complete in the ring; `immediate` says which and where.
     pub fn complete(&mut self, link: u32, side: usize, token: u32, immediate: u32) {
         let known = &self.links[link as usize];
         if known.token != token || known.sides[side].is_none() {
@@ -57,9 +61,8 @@ impl World {
     }
 
     fn take_batches(&mut self, link: u32, side: usize, immediate: u32) -> Result<(), String> {
-        let head = self.read_head(link, side, immediate)?;
         let Some(queue) = self.links[link as usize].queue(side) else { return Ok(()) };
-        queue.receive.arrived(head.sequence, immediate).map_err(|error| error.to_string())?;
+        queue.receive.arrived(immediate);
         while let Some((sequence, place)) =
             self.links[link as usize].queue(side).and_then(|queue| queue.receive.next_batch())
         {
@@ -98,8 +101,6 @@ impl World {
         let Some(queue) = self.links[link as usize].queue(side) else { return Ok(()) };
         queue.on_head(head, |sequence| done.push(sequence)).map_err(|error| error.to_string())?;
         done.into_iter().for_each(|sequence| self.finish_batch(link, side, sequence));
-        let Some(queue) = self.links[link as usize].queue(side) else { return Ok(()) };
-        queue.forget_before(head.delivered);
         while let Some((number, switch)) =
             self.links[link as usize].queue(side).and_then(|queue| queue.next_heard(head.consumed))
         {

@@ -7,6 +7,7 @@
 //! - A liar harms no stream of others, and no truth is taken for a lie.
 
 use crate::channel::Payload;
+use crate::link::Side;
 use crate::report::Failure;
 use crate::stream::Recovery;
 use crate::world::World;
@@ -16,6 +17,8 @@ use std::fmt::Write;
 
 /// How often a window doubles, at most.
 const MOST_WINDOWS: u64 = 8;
+/// Batches whose answers are on their way, in those that a rail takes at a time.
+const NEWS: usize = 4;
 /// After the last stream has ended, news still travel for so long.
 const SETTLING: u64 = 25_000_000;
 
@@ -154,9 +157,16 @@ impl World {
             let Some(known) = self.links[index as usize].sides[side].as_ref() else { continue };
             let in_flight = known.queue.send.in_flight();
             let undelivered = known.queue.undelivered();
+            let held = |side: &Side| side.queue.receive.held();
+            let there = self.links[index as usize].sides[1 - side].as_deref().map(held);
             let bytes = ring + known.places.len() as u64 + undelivered as u64 * 32;
             self.report.most.link = self.report.most.link.max(bytes);
             self.report.most.undelivered = self.report.most.undelivered.max(undelivered as u64);
+            // What is neither on its way nor waits for a program has been answered, and the answers are on their way.
+            if let Some(held) = there.filter(|held| undelivered > held + NEWS * depth) {
+                let what = format!("{undelivered} batches undelivered, of which {held} wait for programs");
+                self.broken_link(index, "memory of a link is bounded", what);
+            }
             if in_flight > depth {
                 self.broken_link(
                     index,

@@ -184,7 +184,7 @@ impl Load {
 /// A batch is taken.
 fn land(queue: &mut Queue<Payload>, batch: &[u8], now_us: u64) {
     let head = Head::read(batch).unwrap_or_default();
-    let _ = queue.receive.arrived(head.sequence, 0);
+    queue.receive.arrived(head.sequence << 16);
     let _ = queue.receive.next_batch();
     let mut done = Vec::new();
     let _ = queue.on_head(&head, |sequence| done.push(sequence));
@@ -192,7 +192,6 @@ fn land(queue: &mut Queue<Payload>, batch: &[u8], now_us: u64) {
         let frames = queue.take_sent(sequence);
         queue.return_list(frames);
     }
-    queue.forget_before(head.delivered);
     let any = Records::new(batch).any(|record| matches!(record, Ok(Record::Data { .. })));
     queue.on_records(head.sequence, any, false, 0, now_us);
 }

@@ -56,17 +56,10 @@ impl Engine {
         }
     }
 
-    /// A batch is complete in the ring, at that many units from its start.
+    /// A batch is complete in the ring; `immediate` says which and where.
     fn on_arrived(&mut self, index: usize, immediate: u32) -> Result<(), String> {
         let Some(link) = self.links[index].as_mut() else { return Ok(()) };
-        let fabric = &self.rails[link.rail].fabric;
-        let offset = immediate as usize * UNIT as usize;
-        let mut head = [0; HEAD_BYTES];
-        if !fabric.read(link.ring, offset, &mut head) {
-            return Err("a batch outside of the ring".into());
-        }
-        let head = Head::read(&head).unwrap_or_default();
-        link.queue.receive.arrived(head.sequence, immediate).map_err(|error| error.to_string())?;
+        link.queue.receive.arrived(immediate);
         while let Some((sequence, place)) =
             self.links[index].as_mut().and_then(|l| l.queue.receive.next_batch())
         {
@@ -107,8 +100,6 @@ impl Engine {
         done.iter().for_each(|sequence| self.finish_batch(index, *sequence));
         done.clear();
         self.delivered = done;
-        let Some(link) = self.links[index].as_mut() else { return Ok(()) };
-        link.queue.forget_before(head.delivered);
         while let Some((number, switch)) =
             self.links[index].as_mut().and_then(|l| l.queue.next_heard(head.consumed))
         {

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 /// Exit status when the agent cannot start.
 const CANNOT_START: u8 = 1;
 /// Versions of the protocol between agents.
-const PROTOCOL: Versions = Versions { min: 1, max: 1 };
+const PROTOCOL: Versions = Versions { min: 2, max: 2 };
 /// How long the engine looks on after its last work before it sleeps.
 const SPIN: Duration = Duration::from_micros(30);
 /// How long to wait for another network than loopback.

@@ -81,8 +81,13 @@ impl<P: Piece> Queue<P> {
 
     /// The batch is on its way.
     pub fn on_sent(&mut self, built: Built) {
-        self.sent.push_back(built.frames);
-        if let Some(place) = built.place.filter(|_| built.full) {
+        let Some(place) = built.place else { return };
+        if built.frames.is_empty() {
+            self.return_list(built.frames);
+        } else {
+            self.sent.push(place.sequence, built.frames);
+        }
+        if built.full {
             self.unanswered.push_back(place.sequence);
         }
     }
