@@ -24,6 +24,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 mod unread;
+mod window;
 
 use crate::process::{self, Identity};
 use crate::shm::party::{LaneSending, NONE, Party, Recovery};
@@ -189,7 +190,7 @@ impl Channel {
         }
         let free = self.lock_sending().ok().and_then(|guard| self.free_slot(guard.lane()));
         let Some((slot, generation)) = free else {
-            memory::release(window);
+            memory::release_stream(window);
             return Err(Shortage::Slots);
         };
         self.peer_line(slot).reset();
@@ -249,10 +250,10 @@ impl Channel {
     }
 
     /// The same with a window that was reserved; false, and the window given back, when the channel has ended.
-    fn open_within(&self, slot: u32, generation: u8, window: u64) -> bool {
+    fn open_within(&self, slot: u32, generation: u8, window: u32) -> bool {
         let stream = self.party.stream(slot);
         let (Ok(receiving), Ok(sending)) = (self.lock_receiving(), self.lock_sending()) else {
-            memory::release(window);
+            memory::release_stream(window);
             return false;
         };
         // Frames of the stream before may still be held.
@@ -265,7 +266,7 @@ impl Channel {
             generation,
             stay: false,
         };
-        let mut credit = ReceiveCredit::new(window);
+        let mut credit = ReceiveCredit::new(u64::from(window));
         let limit = credit.grant_now();
         *receiving.stream(slot) = crate::shm::party::Receiving {
             credit,
@@ -273,6 +274,7 @@ impl Channel {
             first: NONE,
             last: NONE,
             window,
+            granted_at: window::now(),
             generation,
             open: true,
             recalled: false,

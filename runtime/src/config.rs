@@ -98,8 +98,12 @@ pub struct Settings {
     pub ring_bytes: u32,
     /// Bytes that one direction of a stream may have outstanding.
     pub window_bytes: u32,
-    /// Bytes of shared memory that this process may create.
+    /// Bytes that this process may promise to buffer.
     pub memory_limit: u64,
+    /// Bytes that all processes of the user may promise to buffer.
+    pub user_memory_limit: u64,
+    /// Bytes that an agent lets others send ahead to the programs of its host.
+    pub agent_memory_limit: u64,
     pub spin: Spin,
     pub fabric: Fabric,
     pub gather: Gather,
@@ -129,6 +133,8 @@ impl Settings {
         ring_bytes: 256 << 10,
         window_bytes: 256 << 10,
         memory_limit: 256 << 20,
+        user_memory_limit: 2 << 30,
+        agent_memory_limit: 256 << 20,
         spin: Spin::Auto,
         fabric: Fabric::Auto,
         gather: Gather::Auto,

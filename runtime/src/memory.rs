@@ -1,42 +1,179 @@
-//! How much a process may promise to buffer (CONVOY_MEMORY_LIMIT): every window granted to a sender is reserved
-//! here first, so that received data always finds room.
+//! How much a process may promise to buffer: every window granted to a sender is reserved here first, so that received data always
+//! finds room. What may be promised is the least of CONVOY_MEMORY_LIMIT, the user's share (CONVOY_USER_MEMORY_LIMIT) and what the
+//! machine and the process's control groups have left (`memory::headroom`); it is looked at again ten times a second.
+//!
+//! Nothing here is called for a message: windows are reserved when streams begin and changed when credit is granted.
+
+mod headroom;
+#[cfg(test)]
+mod tests;
 
 use crate::config::settings;
-use crate::stats;
-use core::sync::atomic::{AtomicU64, Ordering};
+use crate::{position, session, stats, sys};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Smallest window worth opening a stream for.
-const SMALLEST_WINDOW: u64 = 4096;
-/// A stream starts with this much and doubles as it proves busy.
-const FIRST_WINDOW: u64 = 32768;
+/// The least window, guaranteed to each stream that leaves the kernel.
+pub const FLOOR: u32 = 4096;
+/// Window of a stream that begins while memory is plentiful, and what a slow reader keeps then.
+pub const FIRST_WINDOW: u32 = 32768;
+/// What a process may promise whatever others of its user have taken.
+const LEAST_SHARE: u64 = 1 << 20;
+/// The part of the address space (RLIMIT_AS) that queues may have, and that windows may have of a queue.
+const SPACE_SHARE: u64 = 16;
+/// Between two looks at what the user and the machine have left, in ticks: some 100 ms.
+const LOOK_TICKS: u64 = 250_000_000;
 
 /// Bytes promised; changed with compare-and-swap by any thread.
 static RESERVED: AtomicU64 = AtomicU64::new(0);
+/// Streams with a window.
+static STREAMS: AtomicU32 = AtomicU32::new(0);
+/// Bytes that may be promised, as of the last look; 0 before the first. Relaxed: a hint, as is the time of the look.
+static BUDGET: AtomicU64 = AtomicU64::new(0);
+static LOOKED: AtomicU64 = AtomicU64::new(0);
 
-/// A window for a new stream in bytes; 0 when memory is short.
-pub fn reserve_window() -> u64 {
-    let left = settings().memory_limit.saturating_sub(RESERVED.load(Ordering::Relaxed));
-    let wanted = FIRST_WINDOW.min(u64::from(settings().window_bytes)).min(left / 16);
-    if wanted >= SMALLEST_WINDOW && grow(wanted) { wanted } else { 0 }
+/// How much of the budget is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    /// Less than half.
+    Plenty,
+    Tight,
+    /// More than seven eighths: nobody gets more than a fair share.
+    Short,
 }
 
-/// Reserves `bytes` more; false when that would pass the limit.
-pub fn grow(bytes: u64) -> bool {
-    let limit = settings().memory_limit;
-    let fits = RESERVED
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            (used + bytes <= limit).then_some(used + bytes)
-        })
-        .is_ok();
+/// How fast a reader takes what a stream brings it.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// In how many microseconds it has taken half of its window.
+    pub half_window_us: u64,
+    /// How long news of credit are on their way to the sender, and its bytes on their way back, in microseconds.
+    pub round_trip_us: u64,
+}
+
+/// A window for a new stream in bytes; 0 when memory is short.
+pub fn reserve_window() -> u32 {
+    let budget = budget();
+    let first = match level(budget) {
+        Level::Plenty => FIRST_WINDOW.min(settings().window_bytes),
+        Level::Tight | Level::Short => FLOOR,
+    };
+    // Beside the last stream there is no other to be fair to: one is always possible within the limit.
+    for wanted in [first, FLOOR] {
+        if take(u64::from(wanted), budget) {
+            STREAMS.fetch_add(1, Ordering::Relaxed);
+            return wanted;
+        }
+    }
+    0
+}
+
+/// Reserves `bytes` more for a window that grows; false when that would leave too little for the floors of others.
+pub fn grow(bytes: u32) -> bool {
+    let budget = budget();
+    take(u64::from(bytes), budget - budget / 8)
+}
+
+fn take(bytes: u64, most: u64) -> bool {
+    let more = |used: u64| (used + bytes <= most).then_some(used + bytes);
+    let fits = RESERVED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
     if fits {
         stats::process().memory_bytes.add(bytes);
+        tell_user();
     }
     fits
 }
 
-/// Gives a window back.
-pub fn release(bytes: u64) {
-    let _ =
-        RESERVED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| Some(used.saturating_sub(bytes)));
+/// Gives a part of a window back.
+pub fn release(bytes: u32) {
+    let bytes = u64::from(bytes);
+    let less = |used: u64| Some(used.saturating_sub(bytes));
+    let _ = RESERVED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     stats::process().memory_bytes.subtract(bytes);
+    tell_user();
+}
+
+/// Gives all of a stream's window back.
+pub fn release_stream(window: u32) {
+    if window > 0 {
+        release(window);
+        let less = |streams: u32| Some(streams.saturating_sub(1));
+        let _ = STREAMS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+}
+
+/// The window of a stream from its next grant on: twice what it was for a reader that keeps up, half for one that does not, and what
+/// it was otherwise. What a reader must take in how short a time depends on the round trip and on how much memory is left.
+pub fn next_window(window: u32, pace: Pace) -> u32 {
+    let budget = budget();
+    next_at(level(budget), budget / u64::from(STREAMS.load(Ordering::Relaxed).max(1)), window, pace)
+}
+
+fn next_at(level: Level, fair: u64, window: u32, pace: Pace) -> u32 {
+    let most = settings().window_bytes;
+    let (patience, floor) = match level {
+        Level::Plenty => (10_000, FIRST_WINDOW.min(most)),
+        Level::Tight => (2_500, FLOOR),
+        Level::Short => (1_000, FLOOR),
+    };
+    let patience = patience + 4 * pace.round_trip_us;
+    let above_share = level == Level::Short && u64::from(window) > fair.max(u64::from(FLOOR));
+    if above_share || pace.half_window_us > 8 * patience {
+        return (window / 2).max(floor.min(window));
+    }
+    let grown = window.saturating_mul(2).min(most);
+    let beyond_share = level == Level::Short && u64::from(grown) > fair;
+    if pace.half_window_us > patience / 2 || beyond_share { window } else { grown.max(window) }
+}
+
+fn level(budget: u64) -> Level {
+    let used = RESERVED.load(Ordering::Relaxed);
+    if used < budget / 2 {
+        Level::Plenty
+    } else if used < budget - budget / 8 {
+        Level::Tight
+    } else {
+        Level::Short
+    }
+}
+
+/// What may be promised now, in bytes.
+fn budget() -> u64 {
+    let now = position::ticks();
+    let known = BUDGET.load(Ordering::Relaxed);
+    if known != 0 && now.wrapping_sub(LOOKED.load(Ordering::Relaxed)) < LOOK_TICKS {
+        return known;
+    }
+    LOOKED.store(now, Ordering::Relaxed);
+    let budget = look();
+    BUDGET.store(budget, Ordering::Relaxed);
+    stats::process().memory_budget.set(budget);
+    budget
+}
+
+fn look() -> u64 {
+    let own = settings().memory_limit.min(queue_bytes() as u64 / 2);
+    let user = session::current().map_or(u64::MAX, |session| {
+        let limit = settings().user_memory_limit;
+        let others = session.registry.memory_of_others(session.identity, limit / 2);
+        // A process that has taken all does not keep later ones out: it learns of them and gives way.
+        let share = limit / (2 * (others.processes + 1));
+        limit.saturating_sub(others.bytes).max(share).max(LEAST_SHARE)
+    });
+    let machine = headroom::free_bytes().map_or(u64::MAX, |free| free / 2);
+    own.min(user).min(machine).max(u64::from(FLOOR))
+}
+
+/// Tells the other processes of the user what this one has promised.
+fn tell_user() {
+    if let Some(session) = session::current() {
+        session.registry.note_memory(session.identity, RESERVED.load(Ordering::Relaxed));
+    }
+}
+
+/// Bytes of address space for what is queued on one channel: all that can be promised, with the room that is lost at the ends of
+/// chunks. Where the address space is limited, a part of it: the rest is the program's.
+pub fn queue_bytes() -> usize {
+    let wanted = settings().memory_limit.saturating_mul(2).saturating_add(64 << 20);
+    let space = sys::address_space_limit() / SPACE_SHARE;
+    wanted.min(space).try_into().unwrap_or(usize::MAX)
 }

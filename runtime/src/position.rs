@@ -128,6 +128,15 @@ fn received(fd: i32) -> Option<(TcpInfo, u64)> {
     }
 }
 
+/// The shortest round trip that the kernel has lately seen on a connection, in microseconds; 0 when it has seen none.
+pub fn round_trip_us(fd: i32) -> u64 {
+    // The kernel's word for "none yet" is all ones.
+    info(fd).map_or(0, |info| u64::from(info.min_rtt)).min(MOST_ROUND_TRIP)
+}
+
+/// A longer round trip is none, in microseconds.
+const MOST_ROUND_TRIP: u64 = 2_000_000;
+
 /// Bytes that can be read from the kernel at this moment.
 pub fn readable(fd: i32) -> u64 {
     sys::ioctl_int(fd, SIOCINQ).unwrap_or(0).max(0) as u64

@@ -6,6 +6,7 @@
 //! Only processes of one user can open the file; its numbers are still range-checked before use.
 
 mod channels;
+mod memory;
 mod offers;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub struct Registry {
     /// by every process that joins; bits of processes that are gone do no harm.
     cpus: [AtomicU64; sys::CPU_WORDS],
     cpu_count: AtomicU64,
+    memory: [memory::MemoryRecord; memory::PROCESSES],
     bells: [BellRecord; BELLS],
     offers: [Offer; OFFERS],
     channels: [ChannelRecord; CHANNELS],

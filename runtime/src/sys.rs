@@ -339,6 +339,13 @@ pub fn descriptor_limit() -> u64 {
     limit.rlim_cur
 }
 
+/// The soft limit on the bytes that are mapped (RLIMIT_AS).
+pub fn address_space_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: u64::MAX, rlim_max: 0 };
+    let _ = call!(prlimit64, 0, libc::RLIMIT_AS, 0, &mut limit as *mut libc::rlimit);
+    limit.rlim_cur
+}
+
 /// Sleeps; may return early when a signal arrives.
 pub fn sleep_ns(nanoseconds: u64) {
     let time = libc::timespec {

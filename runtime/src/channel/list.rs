@@ -10,7 +10,7 @@ use crate::session::Session;
 use crate::shm::lock;
 use crate::shm::party::Party;
 use crate::shm::segment::{Geometry, Segment, SlotState};
-use crate::{stats, sys, table};
+use crate::{memory, stats, sys, table};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 /// How many streams one channel carries at a time.
@@ -168,8 +168,7 @@ pub(super) fn register(
     fd: i32,
     way: Option<Way>,
 ) -> sys::Answer<&'static Channel> {
-    let queue_bytes = settings().memory_limit as usize * 2 + (64 << 20);
-    let party = Party::create(segment.geometry.slots, queue_bytes)?;
+    let party = Party::create(segment.geometry.slots, memory::queue_bytes())?;
     let (index, place) = free_place().ok_or(libc::ENOSPC)?;
     FAR.fetch_or(way.is_some(), Ordering::Relaxed);
     let mut channel = Box::new(Channel::new(segment, party, side, serial, peer));

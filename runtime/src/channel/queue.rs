@@ -82,7 +82,7 @@ impl Channel {
         }
     }
 
-    /// Queues `start..end` of a block of the peer; false when the chunks have run out, or when the peer lies: a block is in one
+    /// Queues `start..end` of a block of the peer (checked by the caller); false when the chunks have run out, or when the peer lies: a block is in one
     /// queue at a time, else frames without credit would fill the memory.
     pub(super) fn enqueue_block(
         &self,
@@ -97,6 +97,10 @@ impl Channel {
             self.fail("a block named twice");
             return false;
         }
+        // Of one that is delivered in part the first bytes are still to be read, from the block.
+        if range.start == 0 && self.blocks_are_short(lane) {
+            return self.enqueue_copy(slot, lane, stream, block, range);
+        }
         if !self.append_chunk(lane, stream, block) {
             return false;
         }
@@ -107,6 +111,31 @@ impl Channel {
         (head.start, head.end) = (range.start, range.end);
         self.count_queued(slot, u64::from(range.end - range.start));
         true
+    }
+
+    /// Whether half of the peer's blocks wait for slow readers: the others are for those who read at once.
+    fn blocks_are_short(&self, lane: &LaneReceiving) -> bool {
+        let queued: u32 = lane.queued_blocks.iter().map(|word| word.count_ones()).sum();
+        queued >= self.segment.geometry.blocks / 2
+    }
+
+    /// Queues the bytes of a block and gives the block back.
+    fn enqueue_copy(
+        &self,
+        slot: u32,
+        lane: &mut LaneReceiving,
+        stream: &mut Receiving,
+        block: u32,
+        range: core::ops::Range<u32>,
+    ) -> bool {
+        let length = (range.end - range.start) as usize;
+        let source = self.segment.block(self.side ^ 1, block).wrapping_add(range.start as usize);
+        // SAFETY: the caller has checked that the range lies inside of the block; the lock is held.
+        let queued = unsafe { self.enqueue_bytes(slot, lane, stream, source, length) };
+        if queued {
+            self.return_block(block);
+        }
+        queued
     }
 
     /// Copies up to `limit` queued bytes to the program; with `peek` they stay. Returns how many.
@@ -173,7 +202,7 @@ impl Channel {
             current = next;
         }
         (stream.first, stream.last) = (NONE, NONE);
-        memory::release(core::mem::take(&mut stream.window));
+        memory::release_stream(core::mem::take(&mut stream.window));
         self.party.stream(slot).queued.swap(0, Ordering::Release)
     }
 

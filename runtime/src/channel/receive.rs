@@ -11,7 +11,7 @@ use crate::iov::Cursor;
 use crate::shm::lock::LockError;
 use crate::shm::party::{Batch, LaneReceiving, NONE, Receiving, Recovery};
 use crate::wait::spin;
-use crate::{memory, position, stats};
+use crate::{position, stats};
 use convoy_aggregator::path::Path;
 use convoy_aggregator::wire::Kind;
 use core::sync::atomic::Ordering;
@@ -205,16 +205,7 @@ impl Channel {
         if self.is_traced() {
             self.trace_credit(slot, stream.generation, limit);
         }
-        self.widen(stream);
-    }
-
-    /// A stream that used up half its window gets a larger one, as far as memory and the setting allow.
-    fn widen(&self, stream: &mut Receiving) {
-        let more = stream.window.min(u64::from(settings().window_bytes).saturating_sub(stream.window));
-        if more > 0 && memory::grow(more) {
-            stream.window += more;
-            stream.credit.set_window(stream.window);
-        }
+        self.adapt_window(slot, stream);
     }
 
     /// Sorts all published frames; used by those who wait.

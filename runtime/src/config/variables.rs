@@ -96,9 +96,23 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "CONVOY_MEMORY_LIMIT",
         default: "268435456",
-        meaning: "bytes of shared memory that one process may create; beyond it connections stay on the kernel",
+        meaning: "bytes that one process lets its peers send ahead of its reading; beyond it connections stay on the kernel",
         allowed: "a size from 1M to 1024G",
         take: |settings, text| put(&mut settings.memory_limit, values::size(text, 1 << 20..=1 << 40)),
+    },
+    Variable {
+        name: "CONVOY_USER_MEMORY_LIMIT",
+        default: "2147483648",
+        meaning: "the same for all processes of a user together; each keeps a share",
+        allowed: "a size from 1M to 1024G",
+        take: |settings, text| put(&mut settings.user_memory_limit, values::size(text, 1 << 20..=1 << 40)),
+    },
+    Variable {
+        name: "CONVOY_AGENT_MEMORY_LIMIT",
+        default: "268435456",
+        meaning: "bytes that other hosts may send ahead to all programs of a host (read by the agent)",
+        allowed: "a size from 1M to 1024G",
+        take: |settings, text| put(&mut settings.agent_memory_limit, values::size(text, 1 << 20..=1 << 40)),
     },
     Variable {
         name: "CONVOY_SPIN_US",

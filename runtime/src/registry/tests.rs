@@ -201,3 +201,15 @@ fn the_lock_excludes_and_outlives_its_holder() {
     registry.lock.store(DEAD.0, Ordering::Relaxed);
     assert!(registry.lock().is_some());
 }
+
+#[test]
+fn what_others_of_the_user_have_is_summed_up_and_the_dead_are_forgotten() {
+    let (registry, own) = registry();
+    registry.note_memory(own, 700);
+    assert_eq!(registry.memory_of_others(own, 0).bytes, 0, "not this one's own");
+    registry.note_memory(DEAD, 500);
+    assert_eq!(registry.memory_of_others(own, 500).bytes, 500, "nobody looks while there is plenty");
+    assert_eq!(registry.memory_of_others(own, 499).bytes, 0);
+    registry.note_memory(own, 0);
+    assert_eq!(registry.memory_of_others(DEAD, 0).bytes, 0);
+}

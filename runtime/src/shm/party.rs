@@ -141,8 +141,10 @@ pub struct Sending {
 #[derive(Clone, Copy, Default)]
 pub struct Receiving {
     pub credit: ReceiveCredit,
-    /// Bytes of memory reserved for this stream.
-    pub window: u64,
+    /// Bytes of memory reserved for this stream: all that its sender may have outstanding.
+    pub window: u32,
+    /// When credit was granted last, in ticks of [`Receiving::GRANT_SHIFT`].
+    pub granted_at: u32,
     pub path: ReceivePath,
     /// Queue of chunks not yet read.
     pub first: u32,
@@ -151,6 +153,13 @@ pub struct Receiving {
     pub open: bool,
     /// Brought back to the kernel: frames that still come are sent again there.
     pub recalled: bool,
+}
+
+impl Receiving {
+    /// Ticks by 2 to the power of this are the unit of `granted_at`: some 26 us, which wrap after a day.
+    pub const GRANT_SHIFT: u32 = 16;
+    /// About as many microseconds.
+    pub const GRANT_US: u64 = 26;
 }
 
 /// Head of a queued piece: bytes that follow it, or a block of the sender's area.

@@ -42,6 +42,12 @@ impl Counter {
         self.0.fetch_sub(count, Ordering::Relaxed);
     }
 
+    /// For gauges that are known as a whole.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     #[inline]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -133,7 +139,10 @@ counters! {
         channels_broken: "channels ended because the other end broke the rules or died",
         blocks_sent: "blocks (large payloads) sent",
         bytes_dropped: "bytes thrown away because their connection had been closed",
-        memory_bytes: "bytes of shared memory in use now",
+        memory_bytes: "bytes that peers may send ahead now (windows of all streams)",
+        memory_budget: "bytes that they may have at most, as far as the limits, the user's other programs and the machine allow now",
+        windows_widened: "times a stream got a larger window because its reader keeps up",
+        windows_narrowed: "times a stream got a smaller one because its reader is slow or memory is short",
         bypasses_rules: "connections left to the kernel by CONVOY_RULES",
         bypasses_other_host: "connections left to the kernel because the other end is on another host and there is no agent here",
         bypasses_no_peer_agent: "connections left to the kernel because the other host has no agent that could be used",
