@@ -29,7 +29,11 @@ impl World {
         let to_agent = self.programs[program].channel.filter(current).map(|(channel, _)| (channel, 0));
         let key = self.pairs.keys().copied().find(|key| key.0 == program as u32 || key.1 == program as u32);
         let to_pair = key.map(|key| (self.pairs[&key], usize::from(key.0 != program as u32)));
-        let places: Vec<(u32, usize)> = to_agent.into_iter().chain(to_pair).collect();
+        let is_its_own = |(channel, _): &(u32, usize)| {
+            self.channels[*channel as usize].programs.contains(&Some(program as u32))
+        };
+        // The place of a pair's channel may be another's by now.
+        let places: Vec<(u32, usize)> = to_agent.into_iter().chain(to_pair.filter(is_its_own)).collect();
         if !places.is_empty() {
             let (channel, side) = self.rng.pick(&places);
             self.lie_on_channel(channel, side);
