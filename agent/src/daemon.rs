@@ -20,6 +20,7 @@ mod hosts;
 mod joint;
 mod large;
 mod link;
+mod memory;
 mod message;
 mod metrics;
 mod program;

@@ -34,9 +34,10 @@ pub struct Relay {
     /// Bytes taken from the program, and how many it may send.
     taken: u64,
     allowed: u64,
-    /// Bytes given to the program, and how many it has granted.
+    /// Bytes given to the program, how many the other end was told that it has granted, and how many it has.
     given: u64,
     granted: u64,
+    wanted: u64,
     /// Switches that the other end has announced, and passed.
     there_announced: u32,
     there_passed: u32,
@@ -103,8 +104,21 @@ impl Relay {
             && said.limit.saturating_sub(self.given) <= MAX_WINDOW
     }
 
-    /// Tells the other end what it does not know yet.
-    pub fn tell(&mut self, said: &Said, mut tell: impl FnMut(Control)) {
+    /// Bytes that the other end may send and has not.
+    #[must_use]
+    pub const fn promised(&self) -> u64 {
+        self.granted.saturating_sub(self.given)
+    }
+
+    /// Whether the other end is to be told of more credit: some was kept back, and it has used half of what it may be ahead.
+    #[must_use]
+    pub const fn is_short(&self, ahead: u64) -> bool {
+        self.wanted > self.granted && self.promised() <= ahead / 2
+    }
+
+    /// Tells the other end what it does not know yet, and of no more credit than for `ahead` bytes beyond those it has sent. The
+    /// rest is kept back until [`Relay::is_short`].
+    pub fn tell(&mut self, said: &Said, ahead: u64, mut tell: impl FnMut(Control)) {
         // At most two are ahead of what the other end has passed, so both positions are there.
         let new = said.announced.wrapping_sub(self.told.announced).min(2);
         for number in (0..new).rev().map(|back| said.announced.wrapping_sub(back)) {
@@ -116,7 +130,8 @@ impl Relay {
         if said.passed != self.told.passed {
             tell(Control::Passed(said.passed));
         }
-        let limit = said.limit.max(self.told.limit);
+        self.wanted = said.limit.max(self.wanted);
+        let limit = said.limit.min(self.given.saturating_add(ahead)).max(self.told.limit);
         if limit > self.told.limit {
             self.granted = limit;
             tell(Control::Limit(limit));

@@ -27,10 +27,28 @@ fn news_are_told_once() {
     let said =
         Said { announced: 2, positions: [4, 9], passed: 0, flags: 1, limit: 100, wants_kernel: Some(false) };
     let mut told = Vec::new();
-    relay.tell(&said, |control| told.push(control));
+    relay.tell(&said, u64::MAX, |control| told.push(control));
     let both = [Control::Announce { number: 1, position: 9 }, Control::Announce { number: 2, position: 4 }];
     assert_eq!(told[..2], both);
     assert_eq!(told[2..], [Control::Flags(1), Control::Limit(100)]);
-    relay.tell(&said, |control| panic!("{control:?} was told before"));
+    relay.tell(&said, u64::MAX, |control| panic!("{control:?} was told before"));
     assert!(relay.give(100) && !relay.give(1), "no more than was granted");
+}
+
+#[test]
+fn credit_is_kept_back_until_half_of_what_was_told_is_used() {
+    let (mut relay, mut told) = (Relay::default(), Vec::new());
+    let mut tell = |relay: &mut Relay, limit| {
+        relay.tell(&Said { limit, ..Said::default() }, 1000, |control| told.push(control));
+        core::mem::take(&mut told)
+    };
+    assert_eq!(tell(&mut relay, 32_768), [Control::Limit(1000)]);
+    assert_eq!(relay.promised(), 1000);
+    assert!(!relay.is_short(1000));
+    assert!(relay.give(499) && !relay.is_short(1000));
+    assert!(relay.give(1) && relay.is_short(1000));
+    assert_eq!(tell(&mut relay, 32_768), [Control::Limit(1500)]);
+    assert_eq!(tell(&mut relay, 32_768), []);
+    assert!(relay.give(1000), "all that was told");
+    assert!(!relay.give(1), "and no more, although the program has granted it");
 }

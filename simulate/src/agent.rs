@@ -101,10 +101,13 @@ impl World {
         let number = entry.number;
         let link = entry.link;
         let recovered = line.flags & RECOVERED != 0 && entry.lost;
+        let ahead = self.plan.ahead;
         let queue = link.and_then(|(link, side, token)| self.links[link as usize].queue_of(side, token));
         match queue {
-            Some(queue) => entry.relay.tell(&said, |control| queue.controls.push_back((number, control))),
-            None => entry.relay.tell(&said, |_| {}),
+            Some(queue) => {
+                entry.relay.tell(&said, ahead, |control| queue.controls.push_back((number, control)))
+            }
+            None => entry.relay.tell(&said, ahead, |_| {}),
         }
         self.mark_busy(link);
         if recovered {

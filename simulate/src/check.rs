@@ -17,8 +17,8 @@ use std::fmt::Write;
 
 /// How often a window doubles, at most.
 const MOST_WINDOWS: u64 = 8;
-/// Batches whose answers are on their way, in those that a rail takes at a time.
-const NEWS: usize = 4;
+/// Where no write is lost an answer is there in this time.
+const ANSWERED: u64 = 1_000_000;
 /// After the last stream has ended, news still travel for so long.
 const SETTLING: u64 = 25_000_000;
 
@@ -162,9 +162,13 @@ impl World {
             let bytes = ring + known.places.len() as u64 + undelivered as u64 * 32;
             self.report.most.link = self.report.most.link.max(bytes);
             self.report.most.undelivered = self.report.most.undelivered.max(undelivered as u64);
-            // What is neither on its way nor waits for a program has been answered, and the answers are on their way.
-            if let Some(held) = there.filter(|held| undelivered > held + NEWS * depth) {
-                let what = format!("{undelivered} batches undelivered, of which {held} wait for programs");
+            // What is neither on its way nor waits for a program has been answered, and the answer is on its way.
+            let intact = self.links[index as usize].is_intact();
+            let kept_for_nothing = intact && there.is_some_and(|held| undelivered > held + in_flight);
+            if self.lasts(index, side, kept_for_nothing) {
+                let what = format!(
+                    "{undelivered} batches undelivered, {in_flight} on their way, {there:?} wait for programs"
+                );
                 self.broken_link(index, "memory of a link is bounded", what);
             }
             if in_flight > depth {
@@ -175,6 +179,14 @@ impl World {
                 );
             }
         }
+    }
+
+    /// Whether something about an end of a link has been so at each look for too long.
+    fn lasts(&mut self, index: u32, side: usize, now_so: bool) -> bool {
+        let now = self.clock.now;
+        let Some(known) = self.links[index as usize].sides[side].as_mut() else { return false };
+        known.kept_since = if now_so { known.kept_since.or(Some(now)) } else { None };
+        known.kept_since.is_some_and(|since| now > since + ANSWERED)
     }
 
     fn check_channel(&mut self, index: u32) {

@@ -21,6 +21,8 @@ pub struct Side {
     pub places: Vec<u8>,
     /// What of the ring is written and not taken: number of the batch, first byte and the one behind the last.
     pub written: VecDeque<(u32, usize, usize)>,
+    /// Since when more is kept of batches than what is on its way or waits for programs.
+    pub kept_since: Option<u64>,
     /// Large payloads that are on their way.
     pub writing: usize,
     /// Nothing lands before this, on a rail that keeps order.
@@ -53,7 +55,7 @@ impl Link {
     }
 
     /// Whether both ends are there and no write was lost.
-    fn is_intact(&self) -> bool {
+    pub fn is_intact(&self) -> bool {
         self.sides.iter().all(Option::is_some) && !self.broken && !self.reported
     }
 
@@ -152,6 +154,7 @@ impl World {
                 ring: vec![0; plan.link_bytes as usize],
                 written: VecDeque::new(),
                 places,
+                kept_since: None,
                 writing: 0,
                 last_landing: 0,
             }))

@@ -62,6 +62,8 @@ pub struct Plan {
     /// The kernel's buffer of one direction.
     pub kernel_buffer: usize,
     pub delay_us: u32,
+    /// Credit that an agent passes on, at most, in bytes.
+    pub ahead: u64,
 }
 
 /// Bytes of a link's ring that are kept for answers.
@@ -132,6 +134,7 @@ impl Plan {
             window: rng.pick(&[512, 4 << 10, 32 << 10]),
             kernel_buffer: rng.pick(&[200, 4 << 10, 64 << 10]),
             delay_us: rng.pick(&[0, 0, 50, 2_000]),
+            ahead: rng.pick(&[u64::MAX, u64::MAX, 4 << 10, 100]),
         }
     }
 

@@ -102,6 +102,16 @@ impl World {
         if !entry.relay.give(bytes.len() as u64) {
             return None;
         }
+        if entry.relay.is_short(self.plan.ahead) {
+            // Credit that was kept back is passed on at the next turn, as if it were new.
+            let host = known.host;
+            known.changes.insert(slot);
+            self.hosts[host as usize].news.push(channel);
+            self.plan_turn(host, 1);
+        }
+        let known = &mut self.channels[channel as usize];
+        let port = known.port.as_mut()?;
+        let entry = port.slot(slot)?;
         if gone || entry.here_closed {
             return Some(true);
         }

@@ -6,6 +6,7 @@
 use super::broker::Broker;
 use super::closer::Closer;
 use super::link::Link;
+use super::memory::Memory;
 use super::program::Program;
 use super::registrations::Registrations;
 use super::setup::{Setup, descriptor_limit};
@@ -21,6 +22,7 @@ use convoy_control::peers::{Events, Peers};
 use convoy_control::policy::Policy;
 use convoy_fabric::{Event, Fabric, Limits};
 use convoy_runtime::agent::server::Server;
+use convoy_runtime::config::settings;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,6 +50,7 @@ pub(super) struct Engine {
     pub(super) links: Vec<Option<Link>>,
     pub(super) broker: Broker,
     pub(super) users: Users,
+    pub(super) memory: Memory,
     pub(super) closer: Closer,
     pub(super) peers: Peers,
     pub(super) from_peers: Events,
@@ -122,6 +125,7 @@ impl Engine {
             links: Vec::new(),
             broker: Broker::new(setup.policy),
             users: Users::new(descriptor_limit() / DESCRIPTOR_SHARE),
+            memory: Memory::new(settings().agent_memory_limit),
             closer: Closer::new(),
             peers: setup.peers,
             from_peers: setup.from_peers,

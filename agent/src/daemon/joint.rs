@@ -75,6 +75,7 @@ impl Engine {
         });
         self.block = bytes;
         self.touched.push(to);
+        self.note_given(to.0, to.1);
         match given {
             Ok(true) => self.finish_frame(origin),
             Ok(false) => {}

@@ -95,6 +95,12 @@ pub(super) fn text(status: &Status) -> String {
         ("offers_waiting", "gauge", "Offers that wait for the other end.", status.offers_waiting),
         ("offers_declined_total", "counter", "Offers that came to nothing.", status.offers_declined),
         ("links_lost_total", "counter", "Links that ended.", status.links_lost),
+        (
+            "memory_promised_bytes",
+            "gauge",
+            "Bytes that others may send ahead to programs of this host.",
+            status.memory_promised,
+        ),
         ("doorbells_rung_total", "counter", "Programs woken.", status.doorbells_rung),
         ("sleeps_total", "counter", "Times the engine had nothing to do.", status.sleeps),
         ("control_half_open", "gauge", "Control connections shaking hands.", status.control.half_open),

@@ -32,6 +32,8 @@ pub(crate) struct Program {
     first: u64,
     /// Bytes for which its ring had no room.
     pub(crate) overflow: VecDeque<Held>,
+    /// Bytes that others may send to it and have not: the sum over its streams.
+    pub(super) promised: u64,
     /// Its ring is looked at in each round; otherwise it rings the doorbell.
     pub(crate) awake: bool,
     /// Rounds without anything new.
@@ -107,6 +109,7 @@ impl Program {
             retained: VecDeque::new(),
             first: 0,
             overflow: VecDeque::new(),
+            promised: 0,
             awake: false,
             idle: 0,
             gone: false,
@@ -204,6 +207,7 @@ impl Program {
     /// Both ends have closed the stream, or the program has after its link was lost.
     pub(crate) fn free(&mut self, slot: u32) {
         let Some(ended) = self.slots.get_mut(slot as usize).and_then(Option::take) else { return };
+        self.promised = self.promised.saturating_sub(ended.relay.promised());
         if let Some(port) = &mut self.port {
             port.free_slot(slot, ended.generation);
         }
@@ -299,6 +303,7 @@ impl Program {
         if !known.relay.give(bytes.len() as u64) {
             return Err(GiveError::Credit);
         }
+        self.promised = self.promised.saturating_sub(bytes.len() as u64);
         if self.gone || known.here_closed {
             return Ok(true);
         }
@@ -316,11 +321,22 @@ impl Program {
         Ok(false)
     }
 
-    /// What of the program's line the other host does not know yet. The state is left to the caller.
+    /// Whether the other end of a stream is to be told of credit that was kept back.
+    pub(super) fn is_short(&mut self, slot: u32, ahead: u64) -> bool {
+        self.slot(slot).is_some_and(|known| known.relay.is_short(ahead))
+    }
+
+    /// What of the program's line the other host does not know yet, with credit for `ahead` bytes at most. The state is left to the
+    /// caller.
     ///
     /// # Errors
     /// What it says cannot be.
-    pub(crate) fn news(&mut self, slot: u32, tell: impl FnMut(Control)) -> Result<Option<SlotState>, Lie> {
+    pub(crate) fn news(
+        &mut self,
+        slot: u32,
+        ahead: u64,
+        tell: impl FnMut(Control),
+    ) -> Result<Option<SlotState>, Lie> {
         let known = self.slots.get_mut(slot as usize).and_then(Option::as_mut);
         let (Some(known), Some(port)) = (known, &self.port) else { return Ok(None) };
         let line = port.line(slot, known.generation);
@@ -328,7 +344,9 @@ impl Program {
         if !known.relay.is_possible(&said) {
             return Err(Lie);
         }
-        known.relay.tell(&said, tell);
+        let before = known.relay.promised();
+        known.relay.tell(&said, ahead, tell);
+        self.promised += known.relay.promised() - before;
         let (state, recovered) = (line.state, line.flags & RECOVERED != 0 && known.lost);
         if recovered {
             self.finish_of(slot);

@@ -169,6 +169,7 @@ impl Engine {
         let Some(known) = self.programs.get_mut(program).and_then(Option::as_mut) else { return Ok(true) };
         match known.give(slot, bytes, Origin::Batch { link: index, sequence }) {
             Ok(at_once) => {
+                self.note_given(program, slot);
                 if self.touched.last() != Some(&(program, slot)) {
                     self.touched.push((program, slot));
                 }

@@ -274,7 +274,7 @@ impl Engine {
             self.touched.push((index, slot));
             program.tell(Message::Lost { slot, generation });
             // It may have returned to the kernel before this agent knew why.
-            let _ = program.news(slot, |_| {});
+            let _ = program.news(slot, u64::MAX, |_| {});
             if closed {
                 program.finish_of(slot);
                 self.end_if_over(index, slot);

@@ -86,6 +86,8 @@ pub(crate) struct Status {
     pub(crate) offers_waiting: u64,
     pub(crate) offers_declined: u64,
     pub(crate) links_lost: u64,
+    /// Bytes that others may send ahead to programs of this host.
+    pub(crate) memory_promised: u64,
     pub(crate) doorbells_rung: u64,
     pub(crate) sleeps: u64,
     pub(crate) control: ControlStatus,
@@ -221,6 +223,7 @@ impl Engine {
             offers_waiting: self.broker.waiting(),
             offers_declined: self.counters.offers_declined,
             links_lost: self.counters.links_lost,
+            memory_promised: self.memory.promised(),
             doorbells_rung: self.counters.doorbells_rung,
             sleeps: self.counters.sleeps,
             control: self.control_status(),

@@ -18,11 +18,13 @@ impl Engine {
     /// Takes what programs have sent. True when there was anything.
     pub(super) fn collect(&mut self) -> bool {
         let mut any = false;
+        self.memory.look(&self.programs);
         for index in 0..self.programs.len() {
             if self.programs[index].as_ref().is_some_and(|program| program.awake) {
                 any |= self.collect_from(index);
             }
         }
+        self.tell_kept_back();
         // Programs of this host have been given something by others.
         self.wake_touched();
         any
@@ -76,14 +78,15 @@ impl Engine {
     }
 
     /// Tells the other host what a program has changed in a line; true when the program has closed its end.
-    fn tell_news(&mut self, index: usize, slot: u32) -> Result<bool, Lie> {
+    pub(super) fn tell_news(&mut self, index: usize, slot: u32) -> Result<bool, Lie> {
+        let ahead = self.memory.ahead();
         let Some(program) = self.programs[index].as_mut() else { return Ok(false) };
         let Some((link, stream)) = program.slot(slot).map(|slot| (slot.link, slot.stream)) else {
             return Ok(false);
         };
         if let Some(to) = program.slot(slot).and_then(|known| known.joint) {
             let mut controls = core::mem::take(&mut self.controls);
-            let state = program.news(slot, |control| controls.push(control))?;
+            let state = program.news(slot, ahead, |control| controls.push(control))?;
             self.pass_news((index, slot), to, &controls);
             controls.clear();
             self.controls = controls;
@@ -91,8 +94,10 @@ impl Engine {
         }
         let link = self.links.get_mut(link).and_then(Option::as_mut);
         let state = match link {
-            Some(link) => program.news(slot, |control| link.queue.controls.push_back((stream, control))),
-            None => program.news(slot, |_| {}),
+            Some(link) => {
+                program.news(slot, ahead, |control| link.queue.controls.push_back((stream, control)))
+            }
+            None => program.news(slot, ahead, |_| {}),
         };
         Ok(state? == Some(SlotState::Closed))
     }

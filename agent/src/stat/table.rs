@@ -23,6 +23,9 @@ const HEADS: [&str; 14] = [
 /// Columns of text, which stand to the left.
 const LEFT: [usize; 1] = [1];
 
+/// What is so much at a moment, and has no speed.
+const GAUGES: [&str; 2] = ["memory_bytes", "memory_budget"];
+
 /// One line for each process, and below it why connections are on the kernel.
 pub(super) fn overview(shown: &[Shown]) -> String {
     if shown.is_empty() {
@@ -91,8 +94,7 @@ pub(super) fn details(one: &Shown) -> String {
     text.push_str(if one.before.is_some() { ", counters per second\n" } else { "\n" });
     for (name, help) in Process::FIELDS.iter().chain(LaneCounters::FIELDS) {
         let number = match one.before {
-            // A gauge has no speed.
-            Some(_) if *name != "memory_bytes" => format!("{:.1}", one.number(|page| page.get(name))),
+            Some(_) if !GAUGES.contains(name) => format!("{:.1}", one.number(|page| page.get(name))),
             _ => page.get(name).to_string(),
         };
         let _ = writeln!(text, "  {name:<24} {number:>16}  {help}");
