@@ -15,4 +15,5 @@ mod calls;
 mod errno;
 mod hooks;
 mod pointer;
+mod reserve;
 mod startup;

@@ -9,7 +9,9 @@
 use crate::config::{self, settings};
 use crate::position::Opener;
 use crate::table::{self, Entry};
-use crate::{close, confine, demote, epoll, iov, listing, options, socket, stats, stream, transfer, wait};
+use crate::{
+    close, confine, demote, epoll, iov, listing, memory, options, socket, stats, stream, transfer, wait,
+};
 use core::ffi::{CStr, c_int, c_void};
 
 mod processes;
@@ -23,6 +25,11 @@ pub use processes::{
 
 /// Outcome of a call offered to the runtime; `None` means "make the real call".
 pub type Handled = Option<Result<usize, c_int>>;
+
+/// The program's allocator has no more memory: for a while nothing new leaves the kernel.
+pub fn note_exhausted() {
+    memory::note_exhausted();
+}
 
 // ---- life of a descriptor -------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ pub use wait::{doze_for_poll, ready, sort_all, wait};
 
 use crate::channel::Channel;
 use crate::lock::Mutex;
+use crate::room;
 use crate::socket::{self, MANY, Socket};
 use crate::table::{self, Entry};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
@@ -49,12 +50,14 @@ pub fn follow(fd: i32) {
         table::set(fd, Entry::Epoll(index));
         return;
     }
+    // Without memory the kernel serves it.
+    let Ok(instance) = room::boxed(Instance::new(fd)) else { return };
     let index = COUNT.fetch_add(1, Ordering::AcqRel);
     let Some(place) = INSTANCES.get(index as usize) else {
         COUNT.store(MAX_INSTANCES as u32, Ordering::Release);
         return;
     };
-    place.store(Box::into_raw(Box::new(Instance::new(fd))), Ordering::Release);
+    place.store(Box::into_raw(instance), Ordering::Release);
     table::set(fd, Entry::Epoll(index));
 }
 

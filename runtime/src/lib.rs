@@ -15,6 +15,7 @@
 //!   anchor, trace  what can be looked at from outside: state, events
 //!   inside         where a signal handler has to wait
 //!   session        what a process joins at its first connection
+//!   memory, room   how much peers may send ahead; memory that may not be had
 //!   shm, sys       memory layouts, locks, raw system calls
 //! ```
 //! Framing, credit and path switching are in `convoy-aggregator`; C types and errno are in `convoy-preload`.
@@ -50,6 +51,7 @@ mod position;
 mod process;
 mod promote;
 mod registry;
+mod room;
 mod session;
 mod shm;
 mod socket;

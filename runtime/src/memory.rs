@@ -9,6 +9,7 @@ mod headroom;
 mod tests;
 
 use crate::config::settings;
+use crate::registry::Others;
 use crate::{position, session, stats, sys};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -23,6 +24,9 @@ const SPACE_SHARE: u64 = 16;
 /// Between two looks at what the user and the machine have left, in ticks: some 100 ms.
 const LOOK_TICKS: u64 = 250_000_000;
 
+/// How long nothing new leaves the kernel after an allocation has failed, in ticks: about a second.
+const RECOVERY_TICKS: u64 = 2_500_000_000;
+
 /// Bytes promised; changed with compare-and-swap by any thread.
 static RESERVED: AtomicU64 = AtomicU64::new(0);
 /// Streams with a window.
@@ -30,6 +34,9 @@ static STREAMS: AtomicU32 = AtomicU32::new(0);
 /// Bytes that may be promised, as of the last look; 0 before the first. Relaxed: a hint, as is the time of the look.
 static BUDGET: AtomicU64 = AtomicU64::new(0);
 static LOOKED: AtomicU64 = AtomicU64::new(0);
+
+/// When the program's allocator last failed, in ticks; 0 = never. Relaxed: a hint.
+static EXHAUSTED: AtomicU64 = AtomicU64::new(0);
 
 /// How much of the budget is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +57,22 @@ pub struct Pace {
     pub round_trip_us: u64,
 }
 
+/// The program's allocator has failed.
+#[cold]
+pub fn note_exhausted() {
+    EXHAUSTED.store(position::ticks().max(1), Ordering::Relaxed);
+}
+
+fn is_exhausted() -> bool {
+    let last = EXHAUSTED.load(Ordering::Relaxed);
+    last != 0 && position::ticks().wrapping_sub(last) < RECOVERY_TICKS
+}
+
 /// A window for a new stream in bytes; 0 when memory is short.
 pub fn reserve_window() -> u32 {
+    if is_exhausted() {
+        return 0;
+    }
     let budget = budget();
     let first = match level(budget) {
         Level::Plenty => FIRST_WINDOW.min(settings().window_bytes),
@@ -69,6 +90,9 @@ pub fn reserve_window() -> u32 {
 
 /// Reserves `bytes` more for a window that grows; false when that would leave too little for the floors of others.
 pub fn grow(bytes: u32) -> bool {
+    if is_exhausted() {
+        return false;
+    }
     let budget = budget();
     take(u64::from(bytes), budget - budget / 8)
 }
@@ -152,14 +176,13 @@ fn budget() -> u64 {
 
 fn look() -> u64 {
     let own = settings().memory_limit.min(queue_bytes() as u64 / 2);
-    let user = session::current().map_or(u64::MAX, |session| {
-        let limit = settings().user_memory_limit;
-        let others = session.registry.memory_of_others(session.identity, limit / 2);
-        // A process that has taken all does not keep later ones out: it learns of them and gives way.
-        let share = limit / (2 * (others.processes + 1));
-        limit.saturating_sub(others.bytes).max(share).max(LEAST_SHARE)
-    });
-    let machine = headroom::free_bytes().map_or(u64::MAX, |free| free / 2);
+    let limit = settings().user_memory_limit;
+    let others = session::current()
+        .map_or(Others::default(), |session| session.registry.memory_of_others(session.identity, limit / 2));
+    let processes = others.processes + 1;
+    // A process that has taken all does not keep later ones out: it learns of them and gives way.
+    let user = limit.saturating_sub(others.bytes).max(limit / (2 * processes)).max(LEAST_SHARE);
+    let machine = headroom::free_bytes().map_or(u64::MAX, |free| free / 2 / processes);
     own.min(user).min(machine).max(u64::from(FLOOR))
 }
 

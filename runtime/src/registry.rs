@@ -12,6 +12,7 @@ mod offers;
 mod tests;
 
 pub use channels::{ChannelRecord, Found};
+pub use memory::Others;
 pub use offers::{Answer, Key, Offer, OfferRef, Progress};
 
 use crate::process::{self, Identity};

@@ -8,7 +8,7 @@ use crate::process::{self, Identity, Text};
 use crate::registry::Registry;
 use crate::shm::bell_page::BellPage;
 use crate::socket::{self, State};
-use crate::{agent, channel, close, demote, log, stats, sys, table};
+use crate::{agent, channel, close, demote, log, room, stats, sys, table};
 use core::ffi::CStr;
 use core::fmt::Write as _;
 use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
@@ -63,9 +63,9 @@ pub fn join(network: u64) -> Option<&'static Session> {
     if let Some(session) = current() {
         return Some(session);
     }
-    match open(network) {
+    match open(network).and_then(room::boxed) {
         Ok(session) => {
-            CURRENT.store(Box::into_raw(Box::new(session)), Ordering::Release);
+            CURRENT.store(Box::into_raw(session), Ordering::Release);
             current()
         }
         Err(errno) => {

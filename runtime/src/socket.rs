@@ -20,7 +20,7 @@ use crate::position::{self, Opener};
 use crate::registry::OfferRef;
 use crate::session::SLOW;
 use crate::table::{self, Entry};
-use crate::{inside, stats, sys};
+use crate::{inside, room, stats, sys};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use modes::Modes;
 
@@ -162,15 +162,15 @@ fn allocate() -> Option<u32> {
     let index = free.1;
     let place = SOCKETS.get(index as usize / CHUNK)?;
     if place.load(Ordering::Relaxed).is_null() {
-        let chunk: Box<[Socket; CHUNK]> = Box::new(core::array::from_fn(|_| Socket::default()));
+        let chunk: Box<[Socket; CHUNK]> = room::array(|| Some(Socket::default())).ok()?;
         place.store(Box::into_raw(chunk), Ordering::Release);
     }
-    free.1 += 1;
     // A close, which may be in a signal handler, finds room.
-    let (room, made) = (free.0.capacity(), free.1 as usize);
+    let (room, made) = (free.0.capacity(), free.1 as usize + 1);
     if room < made {
-        free.0.reserve(made);
+        free.0.try_reserve(made).ok()?;
     }
+    free.1 += 1;
     Some(index)
 }
 

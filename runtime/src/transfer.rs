@@ -4,7 +4,7 @@
 use crate::api::Handled;
 use crate::inside::Heap;
 use crate::socket::{self, State};
-use crate::{iov, stream, sys, table};
+use crate::{iov, room, stream, sys, table};
 
 const BUFFER_BYTES: usize = 65536;
 /// What fits into this goes over the stack.
@@ -27,7 +27,7 @@ pub unsafe fn sendfile(out: i32, input: i32, offset: *mut libc::off_t, count: us
         return Some(result);
     }
     let mut small = [0u8; SMALL_BYTES];
-    let mut large = (count > SMALL_BYTES).then(|| Heap::new(|| vec![0u8; BUFFER_BYTES.min(count)]));
+    let mut large = (count > SMALL_BYTES).then(|| Heap::new(|| room::bytes(BUFFER_BYTES.min(count))));
     let buffer = large.as_deref_mut().map_or(&mut small[..], |large| &mut large[..]);
     let mut total = 0;
     while total < count {
@@ -118,7 +118,7 @@ pub unsafe fn splice(
         return Some(Err(libc::EINVAL));
     }
     let wait = if flags & libc::SPLICE_F_NONBLOCK != 0 { libc::MSG_DONTWAIT } else { 0 };
-    let mut buffer = Heap::new(|| vec![0u8; BUFFER_BYTES.min(length.max(1))]);
+    let mut buffer = Heap::new(|| room::bytes(BUFFER_BYTES.min(length.max(1))));
     Some(if table::socket(input).is_some() {
         // SAFETY: descriptors of the program.
         unsafe { stream_to_pipe(input, output, &mut buffer, wait) }

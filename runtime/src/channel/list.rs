@@ -10,7 +10,7 @@ use crate::session::Session;
 use crate::shm::lock;
 use crate::shm::party::Party;
 use crate::shm::segment::{Geometry, Segment, SlotState};
-use crate::{memory, stats, sys, table};
+use crate::{memory, room, stats, sys, table};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 /// How many streams one channel carries at a time.
@@ -168,11 +168,25 @@ pub(super) fn register(
     fd: i32,
     way: Option<Way>,
 ) -> sys::Answer<&'static Channel> {
-    let party = Party::create(segment.geometry.slots, memory::queue_bytes())?;
+    // SAFETY: nobody knows the mapping.
+    let forget = |_: &i32| unsafe { segment.unmap() };
+    let party = Party::create(segment.geometry.slots, memory::queue_bytes()).inspect_err(forget)?;
+    let entered = Channel::new(segment, party, side, serial, peer).and_then(|mut channel| {
+        (channel.descriptor, channel.way) = (AtomicI32::new(fd), way);
+        enter(channel)
+    });
+    entered.inspect_err(|errno| {
+        forget(errno);
+        // SAFETY: as above.
+        unsafe { party.unmap() };
+    })
+}
+
+fn enter(mut channel: Channel) -> sys::Answer<&'static Channel> {
     let (index, place) = free_place().ok_or(libc::ENOSPC)?;
-    FAR.fetch_or(way.is_some(), Ordering::Relaxed);
-    let mut channel = Box::new(Channel::new(segment, party, side, serial, peer));
-    (channel.index, channel.descriptor, channel.way) = (index as u32, AtomicI32::new(fd), way);
+    channel.index = index as u32;
+    let channel = room::boxed(channel)?;
+    FAR.fetch_or(channel.way.is_some(), Ordering::Relaxed);
     channel.lend_all_blocks();
     bury(place.swap(Box::into_raw(channel), Ordering::AcqRel));
     COUNT.fetch_max(index + 1, Ordering::Release);
@@ -181,8 +195,14 @@ pub(super) fn register(
 
 impl Channel {
     /// One that no list has yet.
-    pub(super) fn new(segment: Segment, party: Party, side: usize, serial: u64, peer: Identity) -> Self {
-        Self {
+    pub(super) fn new(
+        segment: Segment,
+        party: Party,
+        side: usize,
+        serial: u64,
+        peer: Identity,
+    ) -> sys::Answer<Self> {
+        Ok(Self {
             segment,
             party,
             side,
@@ -193,9 +213,9 @@ impl Channel {
             descriptor: AtomicI32::new(-1),
             way: None,
             streams: AtomicU32::new(0),
-            sockets: (0..segment.geometry.slots).map(|_| AtomicU32::new(0)).collect(),
+            sockets: room::slice(segment.geometry.slots as usize)?,
             retired: AtomicBool::new(false),
-        }
+        })
     }
 }
 

@@ -36,7 +36,7 @@ impl Pair {
         let second = Segment::attach(file, 1, [own, own]).expect("the same again");
         let end = |segment, side| {
             let party = Party::create(GEOMETRY.slots, QUEUE_BYTES).expect("memory of a side");
-            let channel = Box::new(Channel::new(segment, party, side, 1, own));
+            let channel = Box::new(Channel::new(segment, party, side, 1, own).expect("memory of an end"));
             channel.lend_all_blocks();
             &*Box::leak(channel)
         };

@@ -59,6 +59,8 @@ fn every_setting_takes_a_right_value() {
     assert_eq!(good("CONVOY_RING_BYTES", "64M").ring_bytes, 64 << 20);
     assert_eq!(good("CONVOY_WINDOW_BYTES", "1G").window_bytes, 1 << 30);
     assert_eq!(good("CONVOY_MEMORY_LIMIT", "8G").memory_limit, 8 << 30);
+    assert_eq!(good("CONVOY_USER_MEMORY_LIMIT", "1M").user_memory_limit, 1 << 20);
+    assert_eq!(good("CONVOY_AGENT_MEMORY_LIMIT", "1024G").agent_memory_limit, 1 << 40);
     assert_eq!(good("CONVOY_SPIN_US", "20").spin, Spin::Micros(20));
     assert_eq!(good("CONVOY_SPIN_US", "AUTO").spin, Spin::Auto);
     assert_eq!(good("CONVOY_FABRIC", "off").fabric, Fabric::Off);
@@ -86,6 +88,8 @@ fn every_setting_refuses_a_wrong_value() {
         ("CONVOY_RING_BYTES", &["65537", "32K", "128M", "0x10000"]),
         ("CONVOY_WINDOW_BYTES", &["4095", "2G"]),
         ("CONVOY_MEMORY_LIMIT", &["1", "all"]),
+        ("CONVOY_USER_MEMORY_LIMIT", &["1023K", "half"]),
+        ("CONVOY_AGENT_MEMORY_LIMIT", &["0", "1025G"]),
         ("CONVOY_SPIN_US", &["ever", "1000001"]),
         ("CONVOY_FABRIC", &["infiniband", "verbs;", "verbs;x"]),
         ("CONVOY_RULES", &["port:22", "+port:0", "+port:9-8", "-10.0.0.0/33", "+[::1", "+prog:", "+x\ny"]),

@@ -27,7 +27,11 @@ fn when_memory_is_short_all_come_to_a_fair_share() {
     let down = settled(Level::Short, fair, settings().window_bytes, FAST);
     let up = settled(Level::Short, fair, FLOOR, FAST);
     assert_eq!((down, up), (32768, 32768), "the largest doubling of the floor within the share");
-    assert_eq!(settled(Level::Short, 1, 65536, FAST), FLOOR, "the floor is there for each, whatever the share");
+    assert_eq!(
+        settled(Level::Short, 1, 65536, FAST),
+        FLOOR,
+        "the floor is there for each, whatever the share"
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use super::Registry;
 use crate::process::Identity;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// How many processes are counted; what others take is not seen.
 pub(super) const PROCESSES: usize = 1024;
@@ -73,9 +73,10 @@ impl Registry {
         let claim = |record: &&MemoryRecord| {
             record.owner.compare_exchange(0, own.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         };
-        let known = records().find(is_own).or_else(|| records().find(claim));
-        known.or_else(|| {
-            self.forget_dead();
+        records().find(is_own).or_else(|| records().find(claim)).or_else(|| {
+            // Looking for the dead takes long, and not being counted does no harm.
+            let tries = TRIES.fetch_add(1, Ordering::Relaxed);
+            tries.is_multiple_of(BETWEEN_TRIES).then(|| self.forget_dead());
             records().find(claim)
         })
     }
@@ -83,3 +84,6 @@ impl Registry {
 
 /// How far from its place a record may stand.
 const NEAR: usize = 32;
+/// How often a process without a record has looked for one, and how often it has before dead processes are looked for.
+static TRIES: AtomicU32 = AtomicU32::new(0);
+const BETWEEN_TRIES: u32 = 256;
