@@ -7,7 +7,6 @@
 //! memory they had with the slow ones full.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::PathBuf;
@@ -21,7 +20,7 @@ use convoy_tests::say;
 
 /// Bytes of one drop, how many drops there are in a turn, and the pause between two.
 const DROP: usize = 512;
-const DROPS: usize = 100;
+const DROPS: usize = 10;
 const PAUSE: Duration = Duration::from_millis(1);
 /// Bytes of a send on a slow connection.
 const SLOW_PIECE: usize = 2048;
@@ -168,7 +167,8 @@ fn take_slow(fd: i32, flow: &mut Flow, most: usize, flags: i32) -> bool {
 
 fn send(address: SocketAddr, options: &Options) {
     let connect = |number: usize| {
-        let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("connection {number}: {error}"));
+        let stream =
+            TcpStream::connect(address).unwrap_or_else(|error| panic!("connection {number}: {error}"));
         stream.set_nodelay(true).unwrap();
         let fd = stream.into_raw_fd();
         (0..8).for_each(|_| {
@@ -192,15 +192,16 @@ fn send(address: SocketAddr, options: &Options) {
     let (fast, slow) = fds.split_last().unwrap();
     let (fast, table) = (*fast, table());
     give_fast(fast, 0, options, &table);
-    let filled = AtomicBool::new(options.slow == 0);
+    let (filled, done) = (AtomicBool::new(options.slow == 0), AtomicBool::new(false));
     thread::scope(|scope| {
-        let filling = scope.spawn(|| fill(slow, options, &filled));
+        let filling = scope.spawn(|| fill(slow, options, &filled, &done));
         while !filled.load(Ordering::Acquire) {
             assert!(!filling.is_finished(), "the slow connections have failed");
             thread::sleep(PAUSE);
         }
         memory("sender");
         give_fast(fast, options.fast, options, &table);
+        done.store(true, Ordering::Release);
         filling.join().unwrap();
     });
 }
@@ -216,31 +217,26 @@ fn give_fast(fd: i32, from: u64, options: &Options, table: &[u8]) {
     assert_eq!(sys::recv(fd, &mut [0], 0), Ok(1));
 }
 
-/// Sends on all slow connections what they take, and goes on until they have taken all.
-fn fill(slow: &[i32], options: &Options, filled: &AtomicBool) {
+/// Sends on all slow connections what they take, again and again until the fast one is through; then all, one after the other.
+fn fill(slow: &[i32], options: &Options, filled: &AtomicBool, done: &AtomicBool) {
     let mut flows: Vec<Flow> = (1..=slow.len() as u64).map(Flow::new).collect();
-    let mut give = |at: usize| {
-        let flow = &mut flows[at];
-        give_slow(slow[at], flow, options.bytes);
-        flow.position == options.bytes
-    };
-    let mut open: VecDeque<usize> = (0..slow.len()).filter(|at| !give(*at)).collect();
+    let mut give = |at: usize, flags: i32| give_slow(slow[at], &mut flows[at], options.bytes, flags);
+    (0..slow.len()).for_each(|at| give(at, libc::MSG_DONTWAIT));
     filled.store(true, Ordering::Release);
-    while !open.is_empty() {
-        for at in open.drain(..DROPS.min(open.len())).collect::<Vec<_>>() {
-            if !give(at) {
-                open.push_back(at);
-            }
-        }
+    let mut turn = 0;
+    while !done.load(Ordering::Acquire) && !slow.is_empty() {
+        (turn..turn + DROPS).for_each(|at| give(at % slow.len(), libc::MSG_DONTWAIT));
+        turn += DROPS;
         thread::sleep(PAUSE);
     }
+    (0..slow.len()).for_each(|at| give(at, 0));
     slow.iter().for_each(|fd| assert_eq!(sys::close(*fd), Ok(0)));
 }
 
-fn give_slow(fd: i32, flow: &mut Flow, bytes: u64) {
+fn give_slow(fd: i32, flow: &mut Flow, bytes: u64, flags: i32) {
     while flow.position < bytes {
         let piece = flow.peek(SLOW_PIECE.min((bytes - flow.position) as usize));
-        match sys::send(fd, &piece, libc::MSG_DONTWAIT) {
+        match sys::send(fd, &piece, flags) {
             Ok(count) => flow.advance(count),
             Err(error) => {
                 assert_eq!(error.0, libc::EAGAIN, "connection {}", flow.seed);

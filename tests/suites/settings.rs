@@ -57,6 +57,8 @@ mod wrong_values {
         ring: "CONVOY_RING_BYTES" = ["none", "1", "100000"];
         window: "CONVOY_WINDOW_BYTES" = ["none", "-4096"];
         memory: "CONVOY_MEMORY_LIMIT" = ["all", "12"];
+        user_memory: "CONVOY_USER_MEMORY_LIMIT" = ["half", "1K"];
+        agent_memory: "CONVOY_AGENT_MEMORY_LIMIT" = ["-1", "2000G"];
         spin: "CONVOY_SPIN_US" = ["fast", "-1"];
         fabric: "CONVOY_FABRIC" = ["!!"];
         rules: "CONVOY_RULES" = ["port", "+10.0.0.0/99", "-port:abc"];
@@ -168,6 +170,7 @@ mod extremes {
         small_window: "CONVOY_WINDOW_BYTES" = "4K";
         large_window: "CONVOY_WINDOW_BYTES" = "64M";
         little_memory: "CONVOY_MEMORY_LIMIT" = "1M";
+        little_memory_of_the_user: "CONVOY_USER_MEMORY_LIMIT" = "1M";
         late_promotion: "CONVOY_PROMOTE_AFTER" = "10";
     }
 }
