@@ -1,6 +1,6 @@
 //! How much a process may promise to buffer: every window granted to a sender is reserved here first, so that received data always
 //! finds room. What may be promised is the least of CONVOY_MEMORY_LIMIT, the user's share (CONVOY_USER_MEMORY_LIMIT) and what the
-//! machine and the process's control groups have left (`memory::headroom`); it is looked at again ten times a second.
+//! machine and the process's control groups have left (`memory::headroom`); it is looked at again up to ten times a second.
 //!
 //! Nothing here is called for a message: windows are reserved when streams begin and changed when credit is granted.
 
@@ -9,6 +9,7 @@ mod headroom;
 mod tests;
 
 use crate::config::settings;
+use crate::confine::confined;
 use crate::registry::Others;
 use crate::{position, session, stats, sys};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -21,8 +22,9 @@ pub const FIRST_WINDOW: u32 = 32768;
 const LEAST_SHARE: u64 = 1 << 20;
 /// The part of the address space (RLIMIT_AS) that queues may have, and that windows may have of a queue.
 const SPACE_SHARE: u64 = 16;
-/// Between two looks at what the user and the machine have left, in ticks: some 100 ms.
+/// Between two looks at what the user and the machine have left, in ticks: some 100 ms; and where little is promised, a second.
 const LOOK_TICKS: u64 = 250_000_000;
+const RARE_LOOK_TICKS: u64 = 10 * LOOK_TICKS;
 
 /// How long nothing new leaves the kernel after an allocation has failed, in ticks: about a second.
 const RECOVERY_TICKS: u64 = 2_500_000_000;
@@ -164,8 +166,14 @@ fn level(budget: u64) -> Level {
 fn budget() -> u64 {
     let now = position::ticks();
     let known = BUDGET.load(Ordering::Relaxed);
-    if known != 0 && now.wrapping_sub(LOOKED.load(Ordering::Relaxed)) < LOOK_TICKS {
+    let little = RESERVED.load(Ordering::Relaxed) < known / 4;
+    let apart = if little { RARE_LOOK_TICKS } else { LOOK_TICKS };
+    if known != 0 && now.wrapping_sub(LOOKED.load(Ordering::Relaxed)) < apart {
         return known;
+    }
+    if confined() {
+        // To open a file may end a program that has confined itself.
+        return known.max(u64::from(FLOOR));
     }
     LOOKED.store(now, Ordering::Relaxed);
     let budget = look();
