@@ -105,6 +105,9 @@ pub(crate) struct Agent {
     /// and hosts.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
+    /// Keep all rights and system calls [default: those that are needed, see docs/security.md]
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
     /// End when no program was connected for so long [default: stay]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub(crate) idle_exit: Option<u64>,

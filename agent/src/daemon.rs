@@ -7,6 +7,7 @@
 //! - [`broker`]: which connections are offered at both ends; [`users`]: how much each user takes.
 //! - [`transmit`], [`receive`]: from programs' rings into batches, and back.
 //! - [`status`], [`metrics`], [`serve`]: what the agent tells about itself; [`wire`] is how bytes on the wire are counted.
+//! - [`sandbox`]: what the agent gives up when it serves.
 //! - [`background`]: an agent that nobody has started by hand.
 //!
 //! Not here: devices (`convoy-fabric`), control connections, keys and policy (`convoy-control`), the layout of a
@@ -26,6 +27,7 @@ mod metrics;
 mod program;
 mod receive;
 mod registrations;
+mod sandbox;
 mod serve;
 mod sessions;
 pub(crate) mod setup;

@@ -16,7 +16,7 @@ use crate::registry::Registry;
 use crate::session::Session;
 use crate::socket::{self, Far, Socket};
 use crate::{log, stats, sys, table, wait};
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use protocol::{Message, Reason, VERSION};
 
 /// What belongs to the connection with one agent; never freed.
@@ -29,6 +29,9 @@ static CURRENT: AtomicPtr<Agent> = AtomicPtr::new(core::ptr::null_mut());
 /// When an agent may be looked for again, in nanoseconds of the steady clock.
 static NEXT_TRY: AtomicU64 = AtomicU64::new(0);
 const BETWEEN_TRIES_NS: u64 = 2_000_000_000;
+/// Whether the agent is there, but at the last try more programs were waiting at its socket than it has room for.
+static CROWDED: AtomicBool = AtomicBool::new(false);
+const BETWEEN_TRIES_IN_CROWDS_NS: u64 = 10_000_000;
 
 /// Whether connections to other hosts are to be accelerated at all.
 pub fn wanted() -> bool {
@@ -81,7 +84,9 @@ pub fn note_sent(socket: &Socket, bytes: usize) {
 
 /// Offers a connection to another host. The caller holds the slow lock.
 pub fn offer(index: u32, socket: &Socket, fd: i32) -> Offering {
-    let Some(agent) = find() else { return Offering::NoAgent };
+    let Some(agent) = find() else {
+        return if CROWDED.load(Ordering::Relaxed) { Offering::Later } else { Offering::NoAgent };
+    };
     let Some(way) = agent.channel.way().filter(|_| listener::running()) else { return Offering::NoAgent };
     socket.far_channel.store(agent.channel.index, Ordering::Relaxed);
     let id = socket.begin_far(index);
@@ -130,8 +135,12 @@ fn join(session: &Session) -> Option<&'static Agent> {
     if !wanted() || now < NEXT_TRY.load(Ordering::Relaxed) {
         return None;
     }
-    NEXT_TRY.store(now + BETWEEN_TRIES_NS, Ordering::Relaxed);
-    let (socket, identity) = connect(session)?;
+    let connected = connect(session);
+    let crowded = connected == Err(libc::EAGAIN);
+    CROWDED.store(crowded, Ordering::Relaxed);
+    let pause = if crowded { BETWEEN_TRIES_IN_CROWDS_NS } else { BETWEEN_TRIES_NS };
+    NEXT_TRY.store(now + pause, Ordering::Relaxed);
+    let (socket, identity) = connected.ok()?;
     match introduce_self(session, socket, identity) {
         Ok(agent) => {
             CURRENT.store(Box::into_raw(Box::new(agent)), Ordering::Release);
@@ -158,21 +167,28 @@ fn introduce_self(session: &Session, socket: i32, identity: Identity) -> sys::An
 }
 
 /// A socket to the agent of this network namespace: the user's own, or the machine's. Who answers there must be
-/// this user or root.
-fn connect(session: &Session) -> Option<(i32, Identity)> {
+/// this user or root. EAGAIN: too many others are about to connect.
+fn connect(session: &Session) -> sys::Answer<(i32, Identity)> {
     let user = sys::geteuid();
+    let mut reason = libc::ENOENT;
     for owner in [Some(user), None] {
         let path = server::socket_path(&settings().directory, owner, session.network);
-        let connected = path.ok().and_then(|path| sys::unix_connect(&path).ok());
-        let Some(socket) = connected.and_then(|socket| table::adopt(socket).ok()) else { continue };
+        let Ok(path) = path else { continue };
+        let socket = match sys::unix_connect(&path).and_then(table::adopt) {
+            Ok(socket) => socket,
+            Err(errno) => {
+                reason = errno;
+                continue;
+            }
+        };
         match sys::unix_peer(socket) {
             Ok((pid, uid, _)) if uid == 0 || uid == user => {
-                return Some((socket, Identity((pid as u64) << 32)));
+                return Ok((socket, Identity((pid as u64) << 32)));
             }
             _ => table::abandon(socket),
         }
     }
-    None
+    Err(reason)
 }
 
 /// What the agent has said. Called by the listener.

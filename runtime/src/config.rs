@@ -167,9 +167,14 @@ pub fn settings() -> &'static Settings {
 }
 
 /// Reads the environment and the settings file, and says on stderr what is wrong with them. Only the first call
-/// has an effect.
+/// has an effect. Where the environment is that of somebody with fewer rights, nothing is read and Convoy is off.
 pub fn load() {
     if LOADED.get().is_some() {
+        return;
+    }
+    if sys::runs_with_foreign_rights() {
+        let _ = LOADED.set(Settings { enabled: false, log: LogLevel::Off, ..Settings::DEFAULT });
+        crate::log::set_level(LogLevel::Off);
         return;
     }
     let (settings, complaints) = read(std::env::vars_os().collect());

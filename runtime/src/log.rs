@@ -34,7 +34,7 @@ pub fn line(level: LogLevel, text: fmt::Arguments<'_>) {
         LogTarget::Stderr => to_stderr(level, text),
         LogTarget::File(path) => {
             let line = Line::of(level, text);
-            if let Ok(fd) = sys::open(path, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND, 0o644) {
+            if let Ok(fd) = sys::open(path, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND, 0o600) {
                 let _ = sys::write_text(fd, line.bytes());
                 let _ = sys::close(fd);
             }

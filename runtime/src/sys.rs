@@ -321,6 +321,12 @@ pub fn started_as() -> &'static [u8] {
     }
 }
 
+/// Whether this image has rights that whoever started it does not have: setuid, setgid, file capabilities (AT_SECURE of getauxval(3)).
+pub fn runs_with_foreign_rights() -> bool {
+    // SAFETY: reads the kernel's auxiliary vector.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
 /// prctl(PR_GET_DUMPABLE): whether others of the same user may open our /proc entries.
 pub fn dumpable() -> bool {
     call!(prctl, libc::PR_GET_DUMPABLE, 0, 0, 0, 0) == Ok(1)

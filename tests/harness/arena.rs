@@ -61,6 +61,11 @@ impl Arena {
         self.mode
     }
 
+    /// Where programs find each other.
+    pub fn directory(&self) -> &Path {
+        self.registry.path()
+    }
+
     /// A place for files of the programs.
     pub fn path(&self, name: impl AsRef<OsStr>) -> PathBuf {
         self.files.join(name)

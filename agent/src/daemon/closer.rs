@@ -1,5 +1,5 @@
 //! Closes descriptors that programs have passed, on threads that do nothing else: the last close of a socket with SO_LINGER,
-//! or of a file whose file system is the program's own, may take as long as the program likes.
+//! or of a file whose file system is the program's own, may take as long as the program likes. Each user has threads of its own.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,9 +44,9 @@ impl Closer {
         }
     }
 
-    /// As [`Closer::close`].
-    pub(super) fn close_all(&mut self, descriptors: Vec<OwnedFd>) {
-        descriptors.into_iter().for_each(|descriptor| self.close(descriptor));
+    /// Descriptors that were given and are not closed yet.
+    pub(super) fn open(&self) -> usize {
+        self.shared.open.load(Ordering::Relaxed)
     }
 
     fn begin_thread(&self) -> bool {

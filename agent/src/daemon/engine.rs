@@ -4,7 +4,6 @@
 //! then it sleeps in epoll by the programs' doorbells, the rails' wait descriptors and the control connections.
 
 use super::broker::Broker;
-use super::closer::Closer;
 use super::link::Link;
 use super::memory::Memory;
 use super::program::Program;
@@ -51,7 +50,6 @@ pub(super) struct Engine {
     pub(super) broker: Broker,
     pub(super) users: Users,
     pub(super) memory: Memory,
-    pub(super) closer: Closer,
     pub(super) peers: Peers,
     pub(super) from_peers: Events,
     pub(super) server: Server,
@@ -126,7 +124,6 @@ impl Engine {
             broker: Broker::new(setup.policy),
             users: Users::new(descriptor_limit() / DESCRIPTOR_SHARE),
             memory: Memory::new(settings().agent_memory_limit),
-            closer: Closer::new(),
             peers: setup.peers,
             from_peers: setup.from_peers,
             server: setup.server,

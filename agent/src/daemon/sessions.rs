@@ -3,6 +3,7 @@
 use super::engine::Engine;
 use super::joint::Joint;
 use super::program::{NO_LINK, Program};
+use super::users::Hearing;
 use super::wait::Token;
 use convoy_runtime::agent::protocol::{Message, Reason, VERSION};
 use convoy_runtime::agent::server::{self, Heard};
@@ -42,19 +43,28 @@ const TOO_MANY: &str = "its user makes the agent hold as many descriptors as the
 
 /// Messages of one program that are heard before others are.
 const MESSAGES_IN_A_TURN: u32 = 256;
+/// Programs that are taken in before others are heard: whoever connects without end must not keep the engine here.
+const PROGRAMS_IN_A_TURN: u32 = 256;
 
 impl Engine {
     pub(super) fn accept_programs(&mut self) {
-        while let Some(session) = self.server.accept() {
-            if !self.users.add_descriptor(session.uid, &self.broker.policy, Instant::now()) {
-                tracing::warn!(pid = session.pid, user = session.uid, "{TOO_MANY}");
-                self.closer.close(session.into());
+        for _ in 0..PROGRAMS_IN_A_TURN {
+            let Some(session) = self.server.accept() else { return };
+            let uid = session.uid;
+            if !self.users.add_descriptor(uid, &self.broker.policy, Instant::now()) {
+                if self.users.may_be_named(uid, Instant::now()) {
+                    tracing::warn!(pid = session.pid, user = uid, "{TOO_MANY}");
+                }
+                self.users.close(uid, session.into());
+                if self.users.hearing(uid, Instant::now()) != Hearing::Now {
+                    return;
+                }
                 continue;
             }
             let index = self.programs.iter().position(Option::is_none).unwrap_or(self.programs.len());
             if self.waiter.add(session.as_fd(), Token::Program(index)).is_err() {
-                self.users.remove_descriptors(session.uid, 1);
-                self.closer.close(session.into());
+                self.users.remove_descriptors(uid, 1);
+                self.users.close(uid, session.into());
                 continue;
             }
             let name = std::fs::read_link(format!("/proc/{}/exe", session.pid))
@@ -74,17 +84,23 @@ impl Engine {
     pub(super) fn hear_program(&mut self, index: usize) {
         for _ in 0..MESSAGES_IN_A_TURN {
             let Some(program) = self.programs.get_mut(index).and_then(Option::as_mut) else { return };
+            let uid = program.session.uid;
+            match self.users.hearing(uid, Instant::now()) {
+                Hearing::Now => {}
+                Hearing::Later => return,
+                Hearing::Never => return self.drop_program(index, TOO_MANY),
+            }
             match program.session.receive() {
                 Heard::Message(message, mut passed) => {
                     let heard = self.on_message(index, message, &mut passed);
-                    self.closer.close_all(passed);
+                    self.users.close_all(uid, passed);
                     if let Err(reason) = heard {
                         return self.drop_program(index, reason);
                     }
                 }
                 Heard::Nothing => return,
                 Heard::Nonsense(passed) => {
-                    self.closer.close_all(passed);
+                    self.users.close_all(uid, passed);
                     return self.drop_program(index, NO_PROTOCOL);
                 }
                 Heard::End => return self.program_ended(index),
@@ -212,7 +228,7 @@ impl Engine {
             if over && let Some(program) = self.programs[index].take() {
                 self.give_memory_back(&program);
                 self.links.iter_mut().flatten().for_each(|link| link.queue.forget_program(index));
-                self.closer.close(program.session.into());
+                self.users.close(program.session.uid, program.session.into());
             }
         }
     }
@@ -228,7 +244,9 @@ impl Engine {
     /// Ends a program's channel: its streams cannot go on here.
     pub(super) fn drop_program(&mut self, index: usize, reason: &str) {
         let Some(program) = self.programs[index].take() else { return };
-        tracing::warn!(pid = program.session.pid, program = program.name, reason, "program dropped");
+        if self.users.may_be_named(program.session.uid, Instant::now()) {
+            tracing::warn!(pid = program.session.pid, program = program.name, reason, "program dropped");
+        }
         self.waiter.remove(program.session.as_fd());
         self.give_memory_back(&program);
         program.streams().for_each(|_| self.users.count_stream(program.session.uid, false));
@@ -245,7 +263,7 @@ impl Engine {
             }
         }
         // With what it has sent and nobody will hear.
-        self.closer.close(program.session.into());
+        self.users.close(program.session.uid, program.session.into());
     }
 
     /// The way to the other host is gone: programs are told.

@@ -2,6 +2,7 @@
 
 use super::background;
 use super::engine::{Engine, Rail};
+use super::sandbox::{self, Rights};
 use super::serve::{self, Served};
 use super::signals::Signals;
 use super::status::Board;
@@ -76,6 +77,19 @@ pub(crate) fn agent(options: &Options) -> Outcome {
     Ok(0)
 }
 
+/// Everything is open: from now on the agent can do little else. One line says what is on.
+fn confine(rights: Option<Result<Rights, rustix::io::Errno>>) {
+    match rights.map(|rights| rights.map_err(|error| error.to_string())) {
+        None => tracing::warn!("sandbox is off: --no-sandbox"),
+        Some(rights) => match rights.and_then(|rights| Ok((rights, sandbox::confine()?))) {
+            Ok((rights, calls)) => {
+                tracing::info!(calls, capabilities = %rights, "sandbox is on: seccomp, no new privileges");
+            }
+            Err(error) => tracing::warn!(error, "sandbox is not on"),
+        },
+    }
+}
+
 fn cannot(error: impl std::fmt::Display) -> Failure {
     Failure::new(CANNOT_START, error.to_string())
 }
@@ -92,6 +106,7 @@ fn start_log(settings: &Settings) {
 impl Setup {
     fn new(options: &Options, settings: &Settings) -> Result<(Self, Served), Failure> {
         check_metrics(options)?;
+        let rights = (!options.no_sandbox).then(|| sandbox::drop_rights(Rights::needed(options.port)));
         raise_descriptor_limit();
         let network = server::network_of(None).map_err(|error| {
             cannot(format!("this kernel does not tell network namespaces apart (Linux 5.14 does): {error}"))
@@ -124,6 +139,7 @@ impl Setup {
                 waiter.add_raw(fd, Token::Rail).map_err(cannot)?;
             }
         }
+        confine(rights);
         tracing::info!(listen = %peers.local_addr(), "agent is ready");
         let setup = Self {
             rails,

@@ -1,9 +1,29 @@
 //! How much each user of this host takes, against what the policy lets him have.
 
+use super::closer::Closer;
 use convoy_control::Rate;
 use convoy_control::policy::{Limits, Policy};
 use std::collections::HashMap;
-use std::time::Instant;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+/// Lines in the log about what one user's programs do wrong: he must not fill the disk with them.
+const COMPLAINTS_PER_SECOND: u64 = 5;
+
+/// Descriptors of one user that may wait to be closed while more of them are taken.
+const MOST_CLOSING: usize = 256;
+/// How long a user's programs are not heard because of that, until they are dropped.
+const STUCK: Duration = Duration::from_secs(4);
+
+/// Whether a program may be heard now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hearing {
+    Now,
+    /// When some of what its user's programs have passed is closed.
+    Later,
+    /// What its user's programs have passed cannot be closed.
+    Never,
+}
 
 pub(super) struct Users {
     known: HashMap<u32, User>,
@@ -15,9 +35,13 @@ struct User {
     limits: Limits,
     offers: Rate,
     bytes: Rate,
+    complaints: Rate,
     streams: u64,
     memory: u64,
     descriptors: u64,
+    closer: Closer,
+    /// Since when there have been too many descriptors to close.
+    stuck: Option<Instant>,
     /// Bytes that were taken on credit: none are taken until they are paid for.
     owed: u64,
 }
@@ -34,9 +58,12 @@ impl Users {
                 limits,
                 offers: Rate::new(limits.offers_per_second, now),
                 bytes: Rate::new(limits.bytes_per_second, now),
+                complaints: Rate::new(COMPLAINTS_PER_SECOND, now),
                 streams: 0,
                 memory: 0,
                 descriptors: 0,
+                closer: Closer::new(),
+                stuck: None,
                 owed: 0,
             }
         })
@@ -77,6 +104,34 @@ impl Users {
         if let Some(user) = self.known.get_mut(&uid) {
             user.descriptors = user.descriptors.saturating_sub(count);
         }
+    }
+
+    /// Closes a descriptor of a program of the user's, without waiting for it.
+    pub(super) fn close(&mut self, uid: u32, descriptor: OwnedFd) {
+        if let Some(user) = self.known.get_mut(&uid) {
+            user.closer.close(descriptor);
+        }
+    }
+
+    /// As [`Users::close`].
+    pub(super) fn close_all(&mut self, uid: u32, descriptors: Vec<OwnedFd>) {
+        descriptors.into_iter().for_each(|descriptor| self.close(uid, descriptor));
+    }
+
+    /// Whether a program of the user may pass more descriptors.
+    pub(super) fn hearing(&mut self, uid: u32, now: Instant) -> Hearing {
+        let Some(user) = self.known.get_mut(&uid) else { return Hearing::Now };
+        if user.closer.open() < MOST_CLOSING {
+            user.stuck = None;
+            return Hearing::Now;
+        }
+        let since = *user.stuck.get_or_insert(now);
+        if now.saturating_duration_since(since) < STUCK { Hearing::Later } else { Hearing::Never }
+    }
+
+    /// Whether there may be one more line in the log about what the user's programs do wrong.
+    pub(super) fn may_be_named(&mut self, uid: u32, now: Instant) -> bool {
+        self.known.get_mut(&uid).is_none_or(|user| user.complaints.take(now, 1))
     }
 
     /// The number of the user's streams changes.
@@ -150,5 +205,8 @@ mod tests {
         assert!(!users.may_take(5, now));
         assert!(users.may_take(5, now + Duration::from_secs(3)));
         assert!(users.may_take(7, now), "nobody knows this one");
+        assert_eq!(users.hearing(5, now), Hearing::Now);
+        assert_eq!((0..100).filter(|_| users.may_be_named(5, now)).count(), COMPLAINTS_PER_SECOND as usize);
+        assert!(users.may_be_named(6, now), "another user's");
     }
 }

@@ -16,21 +16,24 @@ pub fn dump() {
     };
     match target {
         StatsTarget::Stderr => write_to(2),
-        StatsTarget::File(path) => write_file(path),
+        StatsTarget::File(path) => write_file(path, libc::O_TRUNC),
         StatsTarget::Directory(path) => {
             let mut file = Name { bytes: [0; NAME_BYTES], length: 0 };
             let path = path.to_str().unwrap_or_default();
             if write!(file, "{path}{}.json", sys::getpid()).is_ok()
                 && let Ok(path) = CStr::from_bytes_until_nul(&file.bytes)
             {
-                write_file(path);
+                // The name can be guessed: in a directory that others can write, what is there may be a trap.
+                let _ = sys::unlink(path);
+                write_file(path, libc::O_EXCL | libc::O_NOFOLLOW);
             }
         }
     }
 }
 
-fn write_file(path: &CStr) {
-    match sys::open(path, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC, 0o644) {
+/// How much is sent, and when, is nobody else's business.
+fn write_file(path: &CStr, flags: i32) {
+    match sys::open(path, libc::O_WRONLY | libc::O_CREAT | flags, 0o600) {
         Ok(fd) => {
             write_to(fd);
             let _ = sys::close(fd);

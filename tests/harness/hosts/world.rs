@@ -296,10 +296,12 @@ impl<'w> Host<'w> {
 pub fn become_user(command: &mut Command, user: u32, group: u32) {
     let give_up = move || {
         // SAFETY: no memory is involved.
-        let done = unsafe { libc::setgid(group) == 0 && libc::setuid(user) == 0 };
+        let done = unsafe {
+            libc::setgroups(0, std::ptr::null()) == 0 && libc::setgid(group) == 0 && libc::setuid(user) == 0
+        };
         if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
     };
-    // SAFETY: two system calls between fork and exec.
+    // SAFETY: three system calls between fork and exec.
     unsafe { command.pre_exec(give_up) };
 }
 

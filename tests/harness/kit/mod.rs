@@ -17,6 +17,7 @@ pub mod puppet;
 pub mod random;
 pub mod stream;
 pub mod sys;
+pub mod to_agent;
 
 pub use case::{Case, Link};
 pub use errno::{Errno, Outcome, show};

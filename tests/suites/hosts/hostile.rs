@@ -2,10 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use convoy_tests::hosts::{Host, Pair, Plan, World};
+use convoy_tests::kit::to_agent::{self, BELL, HELLO, OFFER, PING, VERSION, memory, message, send};
 use convoy_tests::kit::{pattern, sys};
 
 use crate::common::{Expect, TCP, check, convoy, job};
@@ -91,48 +92,8 @@ fn silent_connections_to_the_control_port() {
 
 /// A connection to the agent's socket for programs.
 fn to_agent(world: &World, host: Host<'_>) -> OwnedFd {
-    let path = host.agent_socket();
-    let path = path.to_str().unwrap().as_bytes();
-    // SAFETY: no memory is involved; the descriptor is new.
-    let socket = unsafe {
-        let fd = sys::descriptor(libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0));
-        OwnedFd::from_raw_fd(fd)
-    };
-    // SAFETY: all zeros is a valid address.
-    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
-    address.sun_family = libc::AF_UNIX as u16;
-    for (place, byte) in address.sun_path.iter_mut().zip(path) {
-        *place = *byte as libc::c_char;
-    }
-    let length = size_of::<libc::sockaddr_un>() as u32;
-    // SAFETY: a valid address with its length.
-    let connected = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) };
-    world.check(connected == 0, "the agent's socket");
-    socket
-}
-
-/// Sends a message with descriptors; whether the agent took it.
-fn send(socket: &OwnedFd, bytes: &[u8], descriptors: &[i32]) -> bool {
-    let mut parts = sys::parts(&[bytes]);
-    let mut header = sys::header(&mut parts);
-    let mut control = [0_u64; 128];
-    let room = size_of_val(descriptors) as u32;
-    if !descriptors.is_empty() {
-        header.msg_control = control.as_mut_ptr().cast();
-        // SAFETY: the space is computed, and is less than the room.
-        header.msg_controllen = unsafe { libc::CMSG_SPACE(room) } as usize;
-        // SAFETY: the control buffer is large enough for one message with these descriptors.
-        unsafe {
-            let first = libc::CMSG_FIRSTHDR(&raw const header);
-            (*first).cmsg_level = libc::SOL_SOCKET;
-            (*first).cmsg_type = libc::SCM_RIGHTS;
-            (*first).cmsg_len = libc::CMSG_LEN(room) as usize;
-            let data = libc::CMSG_DATA(first).cast::<i32>();
-            std::ptr::copy_nonoverlapping(descriptors.as_ptr(), data, descriptors.len());
-        }
-    }
-    // SAFETY: header, parts and control data are valid during the call.
-    unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) >= 0 }
+    let socket = to_agent::connect(&host.agent_socket(), libc::SOCK_SEQPACKET);
+    socket.unwrap_or_else(|| world.fail("the agent's socket"))
 }
 
 /// Waits until the agent has hung up.
@@ -145,39 +106,6 @@ fn hung_up(socket: &OwnedFd) {
             Ok(_) => {}
         }
     }
-}
-
-/// A message as programs send them: kind, small number, two large ones.
-fn message(kind: u32, small: u32, one: u64, two: u64) -> Vec<u8> {
-    let mut bytes = kind.to_le_bytes().to_vec();
-    bytes.extend(small.to_le_bytes());
-    bytes.extend(one.to_le_bytes());
-    bytes.extend(two.to_le_bytes());
-    bytes
-}
-
-const HELLO: u32 = 1;
-const OFFER: u32 = 3;
-const BELL: u32 = 7;
-const PING: u32 = 10;
-/// The version that programs speak.
-const VERSION: u32 = 1;
-
-/// Anonymous memory, sealed against changes of its size or not.
-fn memory(bytes: u64, sealed: bool) -> OwnedFd {
-    // SAFETY: a valid name; the descriptor is new.
-    let memory = unsafe {
-        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-        OwnedFd::from_raw_fd(sys::descriptor(libc::memfd_create(c"nonsense".as_ptr(), flags)))
-    };
-    // SAFETY: no memory is involved.
-    let sized = unsafe { libc::ftruncate(memory.as_raw_fd(), bytes.try_into().unwrap()) };
-    assert_eq!(sized, 0, "ftruncate");
-    if sealed {
-        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-        sys::fcntl(memory.as_raw_fd(), libc::F_ADD_SEALS, seals).unwrap();
-    }
-    memory
 }
 
 #[test]
