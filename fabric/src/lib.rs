@@ -8,10 +8,13 @@
 //! What a link promises: a write that is reported as arrived is there as a whole, once, unless the link goes
 //! [`Event::Down`] first. Writes are reported in the order in which they were posted if [`Limits::ordered`] says so,
 //! otherwise in any. What a write's bytes mean is the caller's; nothing here looks at them.
+#![deny(unsafe_code)]
 
 pub mod libfabric;
 pub mod memory;
+#[allow(unsafe_code)]
 mod region;
+#[allow(unsafe_code)]
 pub mod shm;
 
 use std::fmt;
@@ -150,6 +153,7 @@ impl std::error::Error for Error {}
 ///
 /// # Safety
 /// The range that [`Foreign::range`] gives is always the same, and stays mapped and readable as long as the value lives.
+#[allow(unsafe_code)]
 pub unsafe trait Foreign: Send + Sync {
     /// First byte and length. Others may write there at any time.
     fn range(&self) -> (*const u8, usize);

@@ -19,47 +19,75 @@
 //!   shm, sys       memory layouts, locks, raw system calls
 //! ```
 //! Framing, credit and path switching are in `convoy-aggregator`; C types and errno are in `convoy-preload`.
-//! `unsafe` stands in `shm`, `sys`, `channel`, `iov`, and where kernel calls take the program's pointers.
-
+//! `unsafe` stands in `shm`, `sys`, `channel`, `iov`, and where kernel calls take the program's pointers; only in modules that are
+//! allowed it here.
+#![deny(unsafe_code)]
 // What only the fuzz targets see links to what they do not.
 #![cfg_attr(feature = "fuzz", allow(rustdoc::private_intra_doc_links))]
 
+#[allow(unsafe_code)]
 pub mod agent;
+#[allow(unsafe_code)]
 pub mod anchor;
+#[allow(unsafe_code)]
 pub mod api;
+#[allow(unsafe_code)]
 mod background;
+#[allow(unsafe_code)]
 mod bell;
+#[allow(unsafe_code)]
 mod channel;
+#[allow(unsafe_code)]
 mod close;
 pub mod config;
 mod confine;
 mod demote;
+#[allow(unsafe_code)]
 mod epoll;
 mod flusher;
+#[allow(unsafe_code)]
 mod fork;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+#[allow(unsafe_code)]
 mod inside;
+#[allow(unsafe_code)]
 mod iov;
 mod listing;
+#[allow(unsafe_code)]
 mod lock;
 pub mod log;
 mod memory;
+#[allow(unsafe_code)]
 mod options;
+#[allow(unsafe_code)]
 pub mod port;
+#[allow(unsafe_code)]
 mod position;
 mod process;
+#[allow(unsafe_code)]
 mod promote;
+#[allow(unsafe_code)]
 mod registry;
+#[allow(unsafe_code)]
 mod room;
+#[allow(unsafe_code)]
 mod session;
+#[allow(unsafe_code)]
 mod shm;
+#[allow(unsafe_code)]
 mod socket;
+#[allow(unsafe_code)]
 pub mod stats;
+#[allow(unsafe_code)]
 mod stream;
 mod sync;
+#[allow(unsafe_code)]
 pub mod sys;
 mod table;
+#[allow(unsafe_code)]
 pub mod trace;
+#[allow(unsafe_code)]
 mod transfer;
+#[allow(unsafe_code)]
 mod wait;

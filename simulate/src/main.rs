@@ -7,6 +7,7 @@
 //! - [`agent`], [`slots`], [`port`]: agents and programs; [`link`], [`transmit`], [`arriving`]: agents among themselves.
 //! - [`faults`], [`lies`]: what goes wrong; [`check`]: what has to be true.
 //! - [`scale`], [`chart`]: what a host needs among many.
+#![forbid(unsafe_code)]
 
 mod agent;
 mod arriving;

@@ -10,19 +10,29 @@
 //! disconnects says so in a message; if that is lost, the peer notices when it writes, after the provider's
 //! own time-outs.
 
+#[allow(unsafe_code)]
 mod bindings;
 mod connection;
+#[allow(unsafe_code)]
 mod core;
 mod discover;
+#[allow(unsafe_code)]
 mod endpoint;
 mod handshake;
+#[allow(unsafe_code)]
 mod info;
+#[allow(unsafe_code)]
 mod library;
+#[allow(unsafe_code)]
 mod memories;
+#[allow(unsafe_code)]
 mod object;
+#[allow(unsafe_code)]
 mod port;
+#[allow(unsafe_code)]
 mod post;
 mod profile;
+#[allow(unsafe_code)]
 mod progress;
 mod rail;
 mod slots;
