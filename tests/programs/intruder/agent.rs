@@ -54,7 +54,7 @@ fn address_of(address: SocketAddr) -> libc::sockaddr_in {
 
 /// Everything that a user can make an agent hold or do, again and again.
 pub fn flood(agent: &Path, kind: &str) {
-    sys::raise_nofile();
+    let most_held = sys::raise_nofile() / 2;
     let mut held: Vec<OwnedFd> = Vec::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let connection = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -90,7 +90,7 @@ pub fn flood(agent: &Path, kind: &str) {
             _ => panic!("no such kind"),
         }
         // What it cannot hold any more it gives back, and begins anew.
-        if held.len() > 20_000 {
+        if held.len() > most_held {
             held.clear();
         }
         if !announced {

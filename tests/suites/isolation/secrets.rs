@@ -70,7 +70,8 @@ fn the_key_is_nowhere() {
     fs::set_permissions(&other, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let peer = world.host(0).ip();
     world.host(1).start_agent_with(&["--key", &other, "--peer", &peer], &[("CONVOY_LOG", "debug")]);
-    host.agent_says("refused");
+    let refused = |number| world.host(number).agent_log_since().contains("refused");
+    world.eventually("one of them says that the other is refused", || (0..2).any(refused));
     pair.stop();
     pair.succeeds();
     (0..2).for_each(|number| said.push(world.host(number).agent_log()));
