@@ -103,6 +103,15 @@ pub fn offer(index: u32, socket: &Socket, fd: i32) -> Offering {
     }
 }
 
+/// The agent behind a channel is gone: nobody will answer the offers that it had, which may be made again to another.
+pub fn forget_offers(channel: &Channel) {
+    let had = |socket: &Socket| socket.far_channel.load(Ordering::Relaxed) == channel.index;
+    for (index, socket) in socket::all().filter(|(_, socket)| had(socket) && socket.far() == Far::Waiting) {
+        socket.asked.store(false, Ordering::Relaxed);
+        socket.answer_far(socket.far_id(index), Far::None);
+    }
+}
+
 /// An offer, or what came of it, is not wanted any more.
 pub fn withdraw(index: u32, socket: &Socket) {
     let far = socket.take_far();

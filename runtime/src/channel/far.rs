@@ -245,6 +245,8 @@ impl Channel {
                 socket.is_some_and(|socket| !self.may_end(*slot, socket.generation()))
             };
             (0..self.party.slots()).filter(open).for_each(|slot| failover::note(self, slot));
+            // Whoever offers from now on finds the socket shut.
+            crate::agent::forget_offers(self);
         }
     }
 
