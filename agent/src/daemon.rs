@@ -8,7 +8,8 @@
 //! - [`transmit`], [`receive`]: from programs' rings into batches, and back.
 //! - [`status`], [`metrics`], [`serve`]: what the agent tells about itself; [`wire`] is how bytes on the wire are counted.
 //! - [`sandbox`]: what the agent gives up when it serves.
-//! - [`background`]: an agent that nobody has started by hand.
+//! - [`background`]: an agent that nobody has started by hand; [`notify`]: what its service manager is told.
+//! - [`sockets`]: what others connect to; [`take_over`], [`hand_over`]: a new agent takes the place of the running one.
 //!
 //! Not here: devices (`convoy-fabric`), control connections, keys and policy (`convoy-control`), the layout of a
 //! channel (`convoy_runtime::port`), the format of batches (`convoy-aggregator`).
@@ -17,6 +18,7 @@ mod background;
 mod broker;
 mod closer;
 mod engine;
+mod hand_over;
 mod hosts;
 mod joint;
 mod large;
@@ -24,6 +26,7 @@ mod link;
 mod memory;
 mod message;
 mod metrics;
+mod notify;
 mod program;
 mod receive;
 mod registrations;
@@ -33,7 +36,9 @@ mod sessions;
 pub(crate) mod setup;
 mod signals;
 mod slot;
+mod sockets;
 pub(crate) mod status;
+mod take_over;
 mod transmit;
 mod users;
 mod wait;

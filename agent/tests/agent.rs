@@ -4,107 +4,18 @@
 
 mod common;
 
+use common::agents::{Agent, ask, kill, sockets, until};
 use common::{Scratch, convoy, library, text};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-struct Agent {
-    child: Child,
-    place: Scratch,
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Agent {
-    /// An agent with its own CONVOY_DIR; nothing where there is no libfabric.
-    fn start(name: &str, arguments: &[&str]) -> Option<Agent> {
-        let place = Scratch::new(name);
-        let mut command = convoy();
-        command.args(["agent", "--insecure", "--listen", "127.0.0.1", "--port", "0"]).args(arguments);
-        command.env("CONVOY_DIR", place.path("")).env("CONVOY_FABRIC", "tcp").env("NO_COLOR", "1");
-        let log = fs::File::create(place.path("log")).unwrap();
-        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let mut agent = Agent { child, place };
-        until("the agent is ready or ends", || {
-            agent.log().contains("agent is ready") || agent.child.try_wait().unwrap().is_some()
-        });
-        if agent.log().contains("no device for fabric") {
-            eprintln!("skipped: libfabric.so.1 is not installed");
-            return None;
-        }
-        assert!(agent.log().contains("agent is ready"), "{}", agent.log());
-        Some(agent)
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.place.path("log")).unwrap()
-    }
-
-    fn socket(&self) -> PathBuf {
-        sockets(&self.place).pop().expect("a socket")
-    }
-
-    fn get(&self, page: &str) -> (String, String) {
-        ask(UnixStream::connect(self.socket()).unwrap(), &format!("GET {page} HTTP/1.1\r\nHost: x\r\n\r\n"))
-    }
-
-    fn command(&self, arguments: &[&str]) -> Output {
-        let mut command = convoy();
-        command.args(arguments).env("CONVOY_DIR", self.place.path("")).env("CONVOY_FABRIC", "tcp");
-        command.output().unwrap()
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(i32::try_from(self.child.id()).unwrap(), signal);
-    }
-}
-
-fn kill(pid: i32, signal: Signal) {
-    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
-}
-
-/// The sockets for questions below a CONVOY_DIR.
-fn sockets(place: &Scratch) -> Vec<PathBuf> {
-    let directories = fs::read_dir(place.path("")).unwrap().flatten();
-    let inside = directories.flat_map(|entry| fs::read_dir(entry.path()).into_iter().flatten().flatten());
-    inside
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|word| word == "status"))
-        .collect()
-}
-
-/// Sends a request: the head and the body of the answer.
-fn ask(mut stream: impl Read + Write, request: &str) -> (String, String) {
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").expect(&answer);
-    (head.to_owned(), body.to_owned())
-}
 
 fn json(body: &str) -> Value {
     serde_json::from_str(body).expect(body)

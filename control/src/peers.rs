@@ -39,7 +39,7 @@ pub use events::{Event, Events};
 use serde::Serialize;
 use shared::Shared;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -94,6 +94,14 @@ impl fmt::Display for SendError {
 }
 
 impl std::error::Error for SendError {}
+
+/// A socket for [`Config::listener`] that listens at `address`: for those who keep a copy, to hand it over.
+///
+/// # Errors
+/// The address cannot be listened on.
+pub fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    shared::listen_at(address)
+}
 
 /// The running service. Dropping it is [`Peers::shutdown`].
 pub struct Peers {

@@ -41,7 +41,7 @@ pub(super) fn start() -> Outcome {
 }
 
 /// Closes all descriptors but the standard ones.
-fn close_inherited() {
+pub(super) fn close_inherited() {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
     let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     // All are known before the first is closed: the directory has one too, which is gone by then.

@@ -4,10 +4,12 @@
 //! then it sleeps in epoll by the programs' doorbells, the rails' wait descriptors and the control connections.
 
 use super::broker::Broker;
+use super::hand_over::Succession;
 use super::link::Link;
 use super::memory::Memory;
 use super::program::Program;
 use super::registrations::Registrations;
+use super::serve::Served;
 use super::setup::{Setup, descriptor_limit};
 use super::signals::Signals;
 use super::status::Board;
@@ -53,6 +55,8 @@ pub(super) struct Engine {
     pub(super) peers: Peers,
     pub(super) from_peers: Events,
     pub(super) server: Server,
+    pub(super) served: Served,
+    pub(super) succession: Succession,
     pub(super) waiter: Waiter,
     signals: Signals,
     policy_file: Option<PathBuf>,
@@ -127,6 +131,8 @@ impl Engine {
             peers: setup.peers,
             from_peers: setup.from_peers,
             server: setup.server,
+            served: setup.served,
+            succession: setup.succession,
             waiter: setup.waiter,
             signals: setup.signals,
             policy_file: setup.policy_file,
@@ -286,13 +292,18 @@ impl Engine {
                 Token::Program(index) => self.hear_program(index),
             }
         }
-        end
+        end || self.succession.is_over
     }
 
     /// A signal came: true when the agent is to end.
     fn on_signal(&mut self) -> bool {
-        let (end, reload) = self.signals.take();
-        if reload && let Some(path) = &self.policy_file {
+        let asked = self.signals.take();
+        if asked.upgrade {
+            self.start_successor();
+        }
+        if asked.reload
+            && let Some(path) = &self.policy_file
+        {
             match Policy::read(path) {
                 Ok(policy) => {
                     self.users.reload(&policy, Instant::now());
@@ -302,13 +313,14 @@ impl Engine {
                 Err(error) => tracing::error!(file = %path.display(), %error, "the old policy stays"),
             }
         }
-        end
+        asked.end
     }
 
     /// Ends links and control connections in good order.
     pub(super) fn shut_down(&mut self) {
+        let reason = if self.succession.is_over { "another agent takes over" } else { "the agent ends" };
         for index in 0..self.links.len() {
-            self.lose_link(index, "the agent ends");
+            self.lose_link(index, reason);
         }
         self.peers.shutdown();
     }

@@ -31,39 +31,63 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// The socket's file, which goes with this.
+/// The socket's file, which goes with this, and copies of the sockets for a successor.
 pub(super) struct Served {
     path: PathBuf,
+    /// The file is another agent's, or may be going to be.
+    pub(super) leave_file: bool,
+    pub(super) unix: UnixListener,
+    pub(super) tcp: Option<TcpListener>,
     /// Where metrics are, with the port that the kernel chose if it was to choose one.
     pub(super) metrics: Option<SocketAddr>,
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if !self.leave_file {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
-/// Starts to answer at `path` and at `metrics`.
+/// Where questions come from.
+pub(super) struct Sockets {
+    pub(super) unix: UnixListener,
+    pub(super) tcp: Option<TcpListener>,
+}
+
+/// A socket at `metrics` for questions.
 ///
 /// # Errors
-/// A line: one of them cannot be listened on, or there is no thread.
-pub(super) fn start(
-    path: &Path,
-    mode: u32,
-    metrics: Option<SocketAddr>,
-    board: Arc<Board>,
-) -> Result<Served, String> {
-    let unix = listen(path, mode).map_err(|error| format!("cannot listen at {}: {error}", path.display()))?;
-    let mut served = Served { path: path.to_owned(), metrics: None };
-    let tcp = match metrics {
-        Some(address) => {
-            let tcp = TcpListener::bind(address).and_then(|tcp| tcp.set_nonblocking(true).map(|()| tcp));
-            Some(tcp.map_err(|error| format!("cannot listen at {address} for metrics: {error}"))?)
-        }
-        None => None,
+/// A line: it cannot be listened on.
+pub(super) fn listen_tcp(metrics: SocketAddr) -> Result<TcpListener, String> {
+    let tcp = TcpListener::bind(metrics).and_then(|tcp| tcp.set_nonblocking(true).map(|()| tcp));
+    tcp.map_err(|error| format!("cannot listen at {metrics} for metrics: {error}"))
+}
+
+/// A socket at `path` for questions.
+///
+/// # Errors
+/// A line: it cannot be listened on.
+pub(super) fn listen_unix(path: &Path, mode: u32) -> Result<UnixListener, String> {
+    listen(path, mode).map_err(|error| format!("cannot listen at {}: {error}", path.display()))
+}
+
+/// Starts to answer at sockets of which the first has its file at `path`.
+///
+/// # Errors
+/// A line: there is no thread or descriptor.
+pub(super) fn start(path: &Path, sockets: Sockets, board: Arc<Board>) -> Result<Served, String> {
+    let Sockets { unix, tcp } = sockets;
+    let no_copy = |error: io::Error| format!("no descriptor to answer questions: {error}");
+    let copy = tcp.as_ref().map(TcpListener::try_clone).transpose().map_err(no_copy)?;
+    let served = Served {
+        path: path.to_owned(),
+        leave_file: false,
+        unix: unix.try_clone().map_err(no_copy)?,
+        metrics: tcp.as_ref().and_then(|tcp| tcp.local_addr().ok()),
+        tcp: copy,
     };
-    served.metrics = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
     let mut server = Server { unix, tcp, connections: Vec::new(), board };
     let spawned = std::thread::Builder::new().name("cv-status".into()).spawn(move || {
         loop {

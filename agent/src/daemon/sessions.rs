@@ -143,6 +143,8 @@ impl Engine {
                 passed.pop().map_or(Ok(()), |fifo| self.take_bell(index, number, fifo))
             }
             (Message::Bell { .. }, [_]) => Err("its bell is no FIFO"),
+            (Message::TakeOver(versions), []) => self.offer_succession(index, versions),
+            (Message::Taken, []) => self.handed_over(index),
             _ => Err(NO_PROTOCOL),
         }
     }
@@ -208,6 +210,7 @@ impl Engine {
         self.waiter.remove(program.session.as_fd());
         program.gone = true;
         program.awake = true;
+        self.is_no_heir(index);
         self.withdraw_all(index);
         self.collect_from(index);
         let Some(program) = self.programs[index].as_mut() else { return };
@@ -248,6 +251,7 @@ impl Engine {
             tracing::warn!(pid = program.session.pid, program = program.name, reason, "program dropped");
         }
         self.waiter.remove(program.session.as_fd());
+        self.is_no_heir(index);
         self.give_memory_back(&program);
         program.streams().for_each(|_| self.users.count_stream(program.session.uid, false));
         self.forget_offers(index);

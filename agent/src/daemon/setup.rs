@@ -2,14 +2,18 @@
 
 use super::background;
 use super::engine::{Engine, Rail};
+use super::hand_over::Succession;
+use super::notify;
 use super::sandbox::{self, Rights};
 use super::serve::{self, Served};
 use super::signals::Signals;
+use super::sockets::{Places, Sockets};
 use super::status::Board;
+use super::take_over;
 use super::wait::{Token, Waiter};
 use super::wire::Wire;
 use crate::cli::Agent as Options;
-use crate::{Failure, Outcome, contact};
+use crate::{Failure, Outcome};
 use convoy_aggregator::gather::Thresholds;
 use convoy_control::hello::{Hello, Versions};
 use convoy_control::key::Key;
@@ -24,7 +28,6 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,6 +49,8 @@ pub(super) struct Setup {
     pub(super) peers: Peers,
     pub(super) from_peers: Events,
     pub(super) server: Server,
+    pub(super) served: Served,
+    pub(super) succession: Succession,
     pub(super) waiter: Waiter,
     pub(super) signals: Signals,
     pub(super) thresholds: Thresholds,
@@ -69,8 +74,12 @@ pub(crate) fn agent(options: &Options) -> Outcome {
     let (settings, complaints) = config::read(std::env::vars_os().collect());
     complaints.iter().for_each(|complaint| eprintln!("convoy: warn: {}", complaint.text));
     start_log(&settings);
-    let (setup, _served) = Setup::new(options, &settings)?;
-    let mut engine = Engine::new(setup);
+    if options.take_over {
+        // A running agent that starts this one may have descriptors of libraries that nobody else should keep open.
+        background::close_inherited();
+    }
+    let mut engine = Engine::new(Setup::new(options, &settings)?);
+    notify::ready();
     engine.run();
     tracing::info!("agent ends");
     engine.shut_down();
@@ -104,13 +113,18 @@ fn start_log(settings: &Settings) {
 }
 
 impl Setup {
-    fn new(options: &Options, settings: &Settings) -> Result<(Self, Served), Failure> {
+    fn new(options: &Options, settings: &Settings) -> Result<Self, Failure> {
         check_metrics(options)?;
+        // Before an upgrade puts another file in its place.
+        let command = std::env::current_exe().ok();
         let rights = (!options.no_sandbox).then(|| sandbox::drop_rights(Rights::needed(options.port)));
         raise_descriptor_limit();
         let network = server::network_of(None).map_err(|error| {
             cannot(format!("this kernel does not tell network namespaces apart (Linux 5.14 does): {error}"))
         })?;
+        let places = Places::new(options, settings, network).map_err(cannot)?;
+        let taken =
+            options.take_over.then(|| take_over::ask(&places.programs)).transpose().map_err(cannot)?;
         let waiter = Waiter::new().map_err(cannot)?;
         let policy = match &options.policy {
             Some(path) => Policy::read(path).map_err(cannot)?,
@@ -123,16 +137,25 @@ impl Setup {
         // After libfabric was loaded: some of its providers' libraries take SIGTERM for themselves.
         let signals = Signals::new().map_err(cannot)?;
         waiter.add(signals.as_fd(), Token::Signal).map_err(cannot)?;
-        let (peers, from_peers, instance) = peers(options, &waiter)?;
-        let (server, path) = server(settings, network)?;
+        let mut config = control(options, places.agents, &waiter)?;
+        let instance = config.hello.instance;
+        // Last, because the agent that hands them over ends.
+        let Sockets { programs: server, agents, questions, hosts } = match taken {
+            Some(taken) => places.adopt(taken).map_err(cannot)?,
+            None => places.bind().map_err(cannot)?,
+        };
+        config.listener = Some(agents.try_clone().map_err(cannot)?);
+        let (peers, from_peers) = Peers::start(config).map_err(cannot)?;
+        for host in hosts {
+            // What comes of it is an event.
+            let _ = peers.probe(host);
+        }
         let board = Arc::new(Board::new());
-        // Who may read the metrics learns the same there.
-        let mode = if options.metrics.is_some() { 0o666 } else { 0o600 };
-        let path = contact::status_path(&path);
-        let served = serve::start(&path, mode, options.metrics, Arc::clone(&board)).map_err(cannot)?;
+        let served = serve::start(&places.status(), questions, Arc::clone(&board)).map_err(cannot)?;
         if let Some(address) = served.metrics {
             tracing::info!(%address, "metrics");
         }
+        let succession = Succession::new(agents, options.metrics, command);
         waiter.add(server.as_fd(), Token::Server).map_err(cannot)?;
         for rail in &rails {
             if let Some(fd) = rail.fabric.wait_descriptor() {
@@ -148,6 +171,8 @@ impl Setup {
             peers,
             from_peers,
             server,
+            served,
+            succession,
             waiter,
             signals,
             thresholds: Thresholds {
@@ -162,7 +187,7 @@ impl Setup {
             board,
             idle_exit: options.idle_exit.map(Duration::from_secs),
         };
-        Ok((setup, served))
+        Ok(setup)
     }
 }
 
@@ -277,47 +302,13 @@ fn has_networks() -> bool {
     entries.into_iter().any(|entry| entry.file_name() != "lo")
 }
 
-fn peers(options: &Options, waiter: &Waiter) -> Result<(Peers, Events, u128), Failure> {
-    let hello = Hello::new(host_name(), PROTOCOL).map_err(cannot)?;
-    let instance = hello.instance;
-    let mut config = Config::new(hello);
-    config.listen = SocketAddr::new(options.listen.unwrap_or(config.listen.ip()), options.port);
+/// What the control connections are started with.
+fn control(options: &Options, listen: SocketAddr, waiter: &Waiter) -> Result<Config, Failure> {
+    let mut config = Config::new(Hello::new(host_name(), PROTOCOL).map_err(cannot)?);
+    config.listen = listen;
     config.insecure = options.insecure;
     config.key = options.key.as_deref().map(Key::read).transpose().map_err(cannot)?;
     config.peers = options.peers.iter().map(|peer: &IpAddr| SocketAddr::new(*peer, 0)).collect();
     config.wake = Some(waiter.make_wake().map_err(cannot)?);
-    let (peers, events) = Peers::start(config).map_err(cannot)?;
-    Ok((peers, events, instance))
-}
-
-/// The socket for programs: the machine's for root, otherwise the user's own.
-fn server(settings: &Settings, network: u64) -> Result<(Server, PathBuf), Failure> {
-    let user = rustix::process::geteuid().as_raw();
-    let (owner, directory_mode, mode) =
-        if user == 0 { (None, 0o755, 0o666) } else { (Some(user), 0o700, 0o600) };
-    let path = server::socket_path(&settings.directory, owner, network).map_err(cannot)?;
-    let shown = contact::path_of(&path);
-    make_directory(shown, directory_mode, user)?;
-    let server = Server::bind(&path, mode).map_err(|error| {
-        let path = shown.display();
-        match error.kind() {
-            std::io::ErrorKind::AddrInUse => cannot(format!("another agent listens at {path}")),
-            _ => cannot(format!("cannot listen at {path}: {error}")),
-        }
-    })?;
-    Ok((server, shown.to_owned()))
-}
-
-/// The directory of the socket: made if it is not there, and refused if it is somebody else's.
-fn make_directory(socket: &Path, mode: u32, user: u32) -> Result<(), Failure> {
-    let Some(directory) = socket.parent() else { return Ok(()) };
-    // It may be there already.
-    let _ = fs::DirBuilder::new().mode(mode).create(directory);
-    let about = fs::symlink_metadata(directory)
-        .map_err(|error| cannot(format!("cannot use {}: {error}", directory.display())))?;
-    if !about.is_dir() || about.uid() != user || about.mode() & 0o022 != 0 {
-        let directory = directory.display();
-        return Err(cannot(format!("{directory} is not a directory of this user that only it can write")));
-    }
-    Ok(())
+    Ok(config)
 }

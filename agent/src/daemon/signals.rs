@@ -1,6 +1,6 @@
-//! Signals as events: SIGTERM and SIGINT end the agent, SIGHUP makes it read its policy again.
+//! Signals as events: SIGTERM and SIGINT end the agent, SIGHUP makes it read its policy again, SIGUSR2 start its successor.
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -11,26 +11,39 @@ pub(super) struct Signals {
     wake: UnixStream,
     end: Arc<AtomicBool>,
     reload: Arc<AtomicBool>,
+    upgrade: Arc<AtomicBool>,
+}
+
+/// What signals have asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) end: bool,
+    /// The policy shall be read again.
+    pub(super) reload: bool,
+    /// A new agent shall be started that takes over.
+    pub(super) upgrade: bool,
 }
 
 impl Signals {
     pub(super) fn new() -> io::Result<Self> {
         let (wake, write) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
-        let (end, reload) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let flag = || Arc::new(AtomicBool::new(false));
+        let (end, reload, upgrade) = (flag(), flag(), flag());
         // The flag first: it is set when the byte arrives.
-        for (signal, flag) in [(SIGTERM, &end), (SIGINT, &end), (SIGHUP, &reload)] {
+        for (signal, flag) in [(SIGTERM, &end), (SIGINT, &end), (SIGHUP, &reload), (SIGUSR2, &upgrade)] {
             signal_hook::flag::register(signal, Arc::clone(flag))?;
             signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
         }
-        Ok(Self { wake, end, reload })
+        Ok(Self { wake, end, reload, upgrade })
     }
 
-    /// What came since the last call: whether to end, whether to read the policy again.
-    pub(super) fn take(&self) -> (bool, bool) {
+    /// What came since the last call.
+    pub(super) fn take(&self) -> Asked {
         let mut bytes = [0; 64];
         while (&self.wake).read(&mut bytes).is_ok_and(|count| count == bytes.len()) {}
-        (self.end.swap(false, Ordering::SeqCst), self.reload.swap(false, Ordering::SeqCst))
+        let take = |flag: &AtomicBool| flag.swap(false, Ordering::SeqCst);
+        Asked { end: take(&self.end), reload: take(&self.reload), upgrade: take(&self.upgrade) }
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the tests of the command share.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod agents;
+
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};

@@ -3,12 +3,15 @@
 use crate::hello::Hello;
 use crate::key::Key;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// The port of agents.
 pub const DEFAULT_PORT: u16 = 4792;
+
+/// Where agents listen unless they are told: at all addresses, IPv4 too.
+pub const ANYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// What the service is started with.
 #[derive(Debug)]
@@ -33,13 +36,15 @@ pub struct Config {
     /// An eventfd that is written to whenever an event is queued. It should not block; the one who waits
     /// for it resets it.
     pub wake: Option<OwnedFd>,
+    /// A socket that listens at `listen` already, from [`super::listen`] or from another process. None: one is made.
+    pub listener: Option<TcpListener>,
 }
 
 impl Config {
     /// The defaults: listening everywhere at [`DEFAULT_PORT`], no key, no static peers, no eventfd.
     pub fn new(hello: Hello) -> Config {
         Config {
-            listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT),
+            listen: SocketAddr::new(ANYWHERE, DEFAULT_PORT),
             dial_port: 0,
             key: None,
             insecure: false,
@@ -48,6 +53,7 @@ impl Config {
             timings: Timings::default(),
             limits: Limits::default(),
             wake: None,
+            listener: None,
         }
     }
 }

@@ -122,17 +122,26 @@ impl Table {
     }
 }
 
+/// A socket that listens at `address`.
+pub(super) fn listen_at(address: SocketAddr) -> Result<TcpListener, Error> {
+    net::listening(address).map_err(|error| cannot_listen(address, &error))
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Error {
+    Error::new(format!("control: cannot listen on {address}: {error}"))
+}
+
 /// Checks `config` and makes what the threads need.
 pub(super) fn start(config: Config) -> Result<(Shared, Events, TcpListener), Error> {
-    let Config { listen, dial_port, key, insecure, hello, peers, timings, limits, wake } = config;
+    let Config { listen, dial_port, key, insecure, hello, peers, timings, limits, wake, listener } = config;
     if key.is_none() && !insecure && !listen.ip().to_canonical().is_loopback() {
         return Err(Error::new(format!(
             "control: listening on {listen} needs a key file: make one, listen on loopback, or permit insecure"
         )));
     }
     hello.encode().map_err(|fault| Error::new(format!("control: {fault}")))?;
-    let failed = |error: std::io::Error| Error::new(format!("control: cannot listen on {listen}: {error}"));
-    let listener = net::listening(listen).map_err(failed)?;
+    let failed = |error| cannot_listen(listen, &error);
+    let listener = listener.map_or_else(|| listen_at(listen), Ok)?;
     let local = listener.local_addr().map_err(failed)?;
     let (outlet, events) = Outlet::new(wake);
     let mut table = Table::default();

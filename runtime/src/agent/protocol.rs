@@ -9,10 +9,19 @@
 //!                                     <-          Opened, or Declined
 //!     Bell + FIFO                     ->          (before the bell is put where the agent finds it)
 //!     Withdraw                        ->
+//!
+//!   new agent                                   running agent
+//!     TakeOver                        ->
+//!                                     <-          Part + descriptor, several times; AllParts
+//!                                                 or Refused
+//!     Taken                           ->          (which ends: the end of the socket is the answer)
 //! ```
 
 /// Changes whenever messages or the layout of shared memory do; program and agent of different versions do not meet.
 pub const VERSION: u32 = 1;
+/// Changes whenever what an agent hands over to its successor does, or its meaning; agents of different versions do not
+/// take over from each other.
+pub const STATE: u32 = 1;
 /// Bytes of a message.
 pub const BYTES: usize = 32;
 
@@ -80,6 +89,59 @@ pub enum Message {
         /// The slot's generation.
         generation: u8,
     },
+    /// Not a program's: a new agent asks the running one to hand over.
+    TakeOver(Versions),
+    /// A part of what is handed over, with its descriptor.
+    Part(Part),
+    /// That was everything: the running agent goes on until it hears [`Message::Taken`].
+    AllParts(Versions),
+    /// The running agent does not hand over to one of these versions. Its own.
+    Refused(Versions),
+    /// The new agent has everything: the running one ends.
+    Taken,
+}
+
+/// What two agents must agree upon when one takes over from the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    /// [`VERSION`]: programs that run must be able to speak to the new agent.
+    pub protocol: u32,
+    /// [`STATE`].
+    pub state: u32,
+}
+
+impl Versions {
+    /// Those of this library.
+    pub const OWN: Self = Self { protocol: VERSION, state: STATE };
+}
+
+/// What an agent hands over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Part {
+    /// The socket that programs connect to.
+    Programs = 1,
+    /// The socket that other agents connect to.
+    Agents = 2,
+    /// The Unix socket for questions.
+    Status = 3,
+    /// The TCP socket for questions.
+    Metrics = 4,
+    /// A file: what the agent knows.
+    Knowledge = 5,
+}
+
+impl Part {
+    const fn from_word(word: u32) -> Option<Self> {
+        Some(match word {
+            1 => Self::Programs,
+            2 => Self::Agents,
+            3 => Self::Status,
+            4 => Self::Metrics,
+            5 => Self::Knowledge,
+            _ => return None,
+        })
+    }
 }
 
 /// Why an offer is declined.
@@ -126,6 +188,11 @@ impl Message {
             Self::Recall { slot, generation } => (8, slot, 0, u64::from(generation)),
             Self::Lost { slot, generation } => (9, slot, 0, u64::from(generation)),
             Self::Ping => (10, 0, 0, 0),
+            Self::TakeOver(versions) => (11, versions.protocol, u64::from(versions.state), 0),
+            Self::Part(part) => (12, part as u32, 0, 0),
+            Self::AllParts(versions) => (13, versions.protocol, u64::from(versions.state), 0),
+            Self::Refused(versions) => (14, versions.protocol, u64::from(versions.state), 0),
+            Self::Taken => (15, 0, 0, 0),
         };
         let mut bytes = [0; BYTES];
         bytes[0..4].copy_from_slice(&u32::to_le_bytes(kind));
@@ -145,6 +212,7 @@ impl Message {
         }
         let (small, one, two) = (word(4)?, long(8)?, long(16)?);
         let generation = two as u8;
+        let versions = Versions { protocol: small, state: one as u32 };
         Some(match word(0)? {
             1 => Self::Hello { version: small, layout: one, identity: two },
             2 => Self::Welcome { version: small },
@@ -156,6 +224,11 @@ impl Message {
             8 => Self::Recall { slot: small, generation },
             9 => Self::Lost { slot: small, generation },
             10 => Self::Ping,
+            11 => Self::TakeOver(versions),
+            12 => Self::Part(Part::from_word(small)?),
+            13 => Self::AllParts(versions),
+            14 => Self::Refused(versions),
+            15 => Self::Taken,
             _ => return None,
         })
     }
@@ -178,6 +251,11 @@ mod tests {
             Message::Recall { slot: 1, generation: 2 },
             Message::Lost { slot: 3, generation: 4 },
             Message::Ping,
+            Message::TakeOver(Versions { protocol: 7, state: u32::MAX }),
+            Message::Part(Part::Knowledge),
+            Message::AllParts(Versions::OWN),
+            Message::Refused(Versions::OWN),
+            Message::Taken,
         ];
         for message in messages {
             assert_eq!(Message::decode(&message.encode()), Some(message));

@@ -28,9 +28,11 @@ pub fn socket_path(directory: &CStr, user: Option<u32>, network: u64) -> io::Res
 pub struct Server {
     socket: OwnedFd,
     path: CString,
+    /// The file is another agent's, or may be going to be.
+    pub leave_file: bool,
 }
 
-/// A program that has connected.
+/// A program that has connected, or an agent at the other end of such a connection.
 #[derive(Debug)]
 pub struct Program {
     socket: OwnedFd,
@@ -65,7 +67,14 @@ impl Server {
         }
         let _ = sys::unlink(path);
         let socket = sys::unix_listen(path, mode).map_err(io::Error::from_raw_os_error)?;
-        Ok(Self { socket: owned(socket), path: path.into() })
+        Ok(Self { socket: owned(socket), path: path.into(), leave_file: false })
+    }
+
+    /// A socket that listens at `path` already, handed over by another agent.
+    pub fn adopt(socket: OwnedFd, path: &CStr) -> Self {
+        // Otherwise programs would go on to take it for that agent's; it listens in any case.
+        let _ = sys::listen(socket.as_raw_fd());
+        Self { socket, path: path.into(), leave_file: false }
     }
 
     /// The next program that has connected.
@@ -78,11 +87,23 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = sys::unlink(&self.path);
+        if !self.leave_file {
+            let _ = sys::unlink(&self.path);
+        }
     }
 }
 
 impl Program {
+    /// Connects to the agent that listens at `path`.
+    ///
+    /// # Errors
+    /// None does, or it cannot be connected to.
+    pub fn connect(path: &CStr) -> io::Result<Self> {
+        let socket = owned(sys::unix_connect(path).map_err(io::Error::from_raw_os_error)?);
+        let (pid, uid, _) = sys::unix_peer(socket.as_raw_fd()).map_err(io::Error::from_raw_os_error)?;
+        Ok(Self { socket, pid, uid })
+    }
+
     /// The next message.
     pub fn receive(&self) -> Heard {
         let mut bytes = [0; BYTES];

@@ -122,7 +122,7 @@ pub fn unix_listen(path: &CStr, mode: u32) -> Answer<c_int> {
     let fd = call!(socket, libc::AF_UNIX, kind, 0)? as c_int;
     let bound = call!(bind, fd, &address as *const libc::sockaddr_un, length)
         .and_then(|_| call!(fchmodat, libc::AT_FDCWD, path.as_ptr(), mode))
-        .and_then(|_| call!(listen, fd, 1024));
+        .and_then(|_| listen(fd));
     match bound {
         Ok(_) => Ok(fd),
         Err(errno) => {
@@ -130,6 +130,11 @@ pub fn unix_listen(path: &CStr, mode: u32) -> Answer<c_int> {
             Err(errno)
         }
     }
+}
+
+/// Makes a Unix socket listen, or names this process as the one that listens there (SO_PEERCRED of those who connect).
+pub fn listen(fd: c_int) -> Answer<()> {
+    call!(listen, fd, 1024).map(drop)
 }
 
 /// The next connection of a listening socket, close-on-exec and nonblocking.

@@ -2,8 +2,8 @@
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Child;
-use std::time::Duration;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use super::world::{Host, World};
 use super::{PATIENCE, text};
@@ -20,7 +20,9 @@ pub struct Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        kill_group(self.child.id());
+        if matches!(self.child.try_wait(), Ok(None)) {
+            kill_group(self.child.id());
+        }
         let _ = self.child.wait();
     }
 }
@@ -39,6 +41,14 @@ impl Host<'_> {
         }
         assert!(world.agents.borrow()[self.number].is_none(), "host {} has an agent", self.number);
         let mark = self.agent_log().len();
+        let child = self.agent_command(arguments, settings).spawn().expect("convoy agent");
+        world.agents.borrow_mut()[self.number] = Some(Agent { child, mark });
+        self.agent_says("agent is ready");
+    }
+
+    /// An agent's command that writes to the host's log.
+    pub fn agent_command(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Command {
+        let world = self.world;
         let mut command = self.plain(world.path("convoy"), &["agent"]);
         command
             .args(arguments)
@@ -48,9 +58,49 @@ impl Host<'_> {
         command.env("CONVOY_LOG", "info").env("NO_COLOR", "1").env("RUST_BACKTRACE", "1");
         command.envs(settings.iter().copied()).process_group(0);
         let log = || appending(&self.log_path());
-        let child = command.stdout(log()).stderr(log()).spawn().expect("convoy agent");
-        world.agents.borrow_mut()[self.number] = Some(Agent { child, mark });
+        command.stdout(log()).stderr(log());
+        command
+    }
+
+    /// Another agent takes the place of the present one, which must end well.
+    pub fn replace_agent(&self) {
+        if let Some(mut old) = self.replace_orphan() {
+            let status = wait(&mut old.child, PATIENCE);
+            let well = status.is_some_and(|status| status.success());
+            self.world.check(well, &format!("the agent that was replaced has ended with {status:?}"));
+        }
+    }
+
+    /// Another agent takes the place of the one that runs on the host, whoever has started it.
+    pub fn replace_orphan(&self) -> Option<Agent> {
+        if !self.world.accelerated() {
+            return None;
+        }
+        let mark = self.agent_log().len();
+        let command = &mut self.agent_command(&["--insecure", "--take-over"], &[]);
+        let child = command.spawn().expect("convoy agent");
+        let old = self.world.agents.borrow_mut()[self.number].replace(Agent { child, mark });
         self.agent_says("agent is ready");
+        old
+    }
+
+    /// Another agent begins to take over and is killed after some time; whether the present one has handed over, and ended.
+    pub fn kill_successor(&self, after: Duration) -> bool {
+        let mark = self.agent_log().len();
+        let mut child =
+            self.agent_command(&["--insecure", "--take-over"], &[]).spawn().expect("convoy agent");
+        std::thread::sleep(after);
+        kill_group(child.id());
+        child.wait().expect("wait");
+        let about_to = self.agent_log().get(mark..).is_some_and(|said| said.contains("takes over from"));
+        let deadline = Instant::now() + Duration::from_secs(if about_to { 10 } else { 0 });
+        loop {
+            let ended = self.agent_has_ended();
+            if ended || Instant::now() >= deadline {
+                return ended;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn log_path(&self) -> PathBuf {
@@ -115,6 +165,17 @@ impl Host<'_> {
         }
     }
 
+    /// Whether the agent has ended by itself, and well; it is not there any more then.
+    pub fn agent_has_ended(&self) -> bool {
+        let ended = self.with_agent(|agent| agent.child.try_wait().expect("wait"));
+        if let Some(status) = ended {
+            self.world
+                .check(status.success(), &format!("the agent of host {} ended with {status}", self.number));
+            self.world.agents.borrow_mut()[self.number] = None;
+        }
+        ended.is_some()
+    }
+
     fn with_agent<T>(&self, look: impl FnOnce(&mut Agent) -> T) -> T {
         look(self.world.agents.borrow_mut()[self.number].as_mut().expect("an agent"))
     }
@@ -122,6 +183,11 @@ impl Host<'_> {
     /// The agent's process id.
     pub fn agent_pid(&self) -> u32 {
         self.with_agent(|agent| agent.child.id())
+    }
+
+    /// The process id of the agent, if there is one.
+    pub fn running_agent(&self) -> Option<u32> {
+        self.world.agents.borrow()[self.number].as_ref().map(|agent| agent.child.id())
     }
 
     /// Sends it a signal.

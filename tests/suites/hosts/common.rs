@@ -1,7 +1,7 @@
 //! Running the same exercise natively and under Convoy, and what must be true of the second.
 
 use convoy_tests::hosts::peers::Job;
-use convoy_tests::hosts::{Pair, Plan, World};
+use convoy_tests::hosts::{Pair, Plan, World, until};
 use convoy_tests::{Counters, Mode};
 
 /// Agents over the kernel's TCP.
@@ -74,6 +74,47 @@ pub fn check(world: &World, expect: Expect) {
     world.check(counters.get("streams_far") > 0, "no connection was accelerated");
     world.check(counters.get("bytes_sent") > 0, "no byte was sent through a channel");
     world.check(counters.get("bytes_received") > 0, "no byte was received through a channel");
+}
+
+/// Traffic on accelerated connections, which goes on until it is stopped. Those that were turned down because an agent
+/// has just come back are ended, and others made.
+pub fn load<'w>(world: &'w World, port: u16, options: &str) -> Pair<'w> {
+    let options = format!("--bytes 0 --pace 300 {options}");
+    let first = port;
+    for port in first..first + 90 {
+        let mut pair = job("echo", 6, &options).port(port).start(world.host(1), world.host(0));
+        pair.connected();
+        until(|| pair.are_far() || pair.turned_down());
+        pair.go();
+        if pair.are_far() {
+            pair.goes_on(2);
+            return pair;
+        }
+        pair.stop();
+        pair.succeeds();
+        // Not a wait for anything: so many attempts take longer than an agent keeps away from another.
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
+    world.fail("connections are never accelerated again")
+}
+
+/// New connections are accelerated again: not necessarily the first, because an agent does not ask at once again after
+/// one that was not there.
+pub fn accelerated_again(world: &World, port: u16) {
+    let mut port = port;
+    world.eventually("new connections are accelerated", || {
+        let mut pair = job("echo", 4, "--bytes 200000").port(port).start(world.host(1), world.host(0));
+        pair.connected();
+        until(|| pair.are_far() || pair.turned_down());
+        let far = pair.are_far();
+        pair.go();
+        pair.succeeds();
+        port += 1;
+        if !far {
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        }
+        far
+    });
 }
 
 /// Ends the traffic of so many connections; streams that lost their link have returned to the kernel.

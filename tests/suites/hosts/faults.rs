@@ -1,50 +1,9 @@
 //! Agents, interfaces and programs that fail in the middle of traffic. Every byte still comes once and in order: the
 //! programs check that themselves, and they end well only if both have had everything.
 
-use convoy_tests::hosts::{Pair, Plan, World, until};
+use convoy_tests::hosts::{Pair, Plan, until};
 
-use crate::common::{TCP, convoy, failed_over, job, survived};
-
-/// Traffic on accelerated connections, which goes on until it is stopped. Those that were turned down because an agent
-/// has just come back are ended, and others made.
-fn load<'w>(world: &'w World, port: u16, options: &str) -> Pair<'w> {
-    let options = format!("--bytes 0 --pace 300 {options}");
-    let first = port;
-    for port in first..first + 90 {
-        let mut pair = job("echo", 6, &options).port(port).start(world.host(1), world.host(0));
-        pair.connected();
-        until(|| pair.are_far() || pair.turned_down());
-        pair.go();
-        if pair.are_far() {
-            pair.goes_on(2);
-            return pair;
-        }
-        pair.stop();
-        pair.succeeds();
-        // Not a wait for anything: so many attempts take longer than an agent keeps away from another.
-        std::thread::sleep(std::time::Duration::from_secs(1));
-    }
-    world.fail("connections are never accelerated again")
-}
-
-/// New connections are accelerated again: not necessarily the first, because an agent does not ask at once again after
-/// one that was not there.
-fn accelerated_again(world: &World, port: u16) {
-    let mut port = port;
-    world.eventually("new connections are accelerated", || {
-        let mut pair = job("echo", 4, "--bytes 200000").port(port).start(world.host(1), world.host(0));
-        pair.connected();
-        until(|| pair.are_far() || pair.turned_down());
-        let far = pair.are_far();
-        pair.go();
-        pair.succeeds();
-        port += 1;
-        if !far {
-            std::thread::sleep(std::time::Duration::from_secs(1));
-        }
-        far
-    });
-}
+use crate::common::{TCP, accelerated_again, convoy, failed_over, job, load, survived};
 
 fn crash_of_the_agent(provider: &str, host: usize, io: &str) {
     convoy(provider, &Plan::pair(), |world| {

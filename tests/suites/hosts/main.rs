@@ -13,4 +13,5 @@ mod networks;
 mod partly;
 mod programs;
 mod services;
+mod upgrades;
 mod users;
