@@ -11,6 +11,7 @@ use convoy_runtime::agent::server::{Heard, Program, Server};
 use rustix::process::Signal;
 use std::ffi::CString;
 use std::fs;
+use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
@@ -135,6 +136,30 @@ fn a_new_agent_takes_only_what_is_whole() {
     assert!(said.contains("does not hand over"), "{said}");
     let said = ends_with("nonsense", &[Message::Ping]);
     assert!(said.contains("makes no sense"), "{said}");
+}
+
+#[test]
+fn a_successor_with_wrong_settings_changes_nothing() {
+    let Some(mut agent) = Agent::start("settings", &[]) else { return };
+    let missing = agent.place.path("missing").display().to_string();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap().port().to_string();
+    for (options, words) in [
+        (&["--listen", "0.0.0.0", "--port", "0"][..], "needs a key"),
+        (&["--insecure", "--key", &missing], "missing"),
+        (&["--insecure", "--policy", &missing], "missing"),
+        (&["--insecure", "--rail", "nothing"], "no device"),
+        (&["--insecure", "--listen", "127.0.0.1", "--port", &taken], "cannot listen"),
+    ] {
+        let mut command = common::convoy();
+        command.args(["agent", "--take-over"]).args(options);
+        command.env("CONVOY_DIR", agent.place.path("")).env("CONVOY_FABRIC", "tcp");
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{options:?}");
+        assert!(text(&output.stderr).contains(words), "{}", text(&output.stderr));
+        assert!(agent.child.try_wait().unwrap().is_none(), "{}", agent.log());
+        assert_eq!(agent.get("/health").1, "ok\n");
+    }
 }
 
 /// What a service manager hears: that the agent is ready, and that another process is the service before the first one ends.

@@ -139,6 +139,7 @@ impl Setup {
         waiter.add(signals.as_fd(), Token::Signal).map_err(cannot)?;
         let mut config = control(options, places.agents, &waiter)?;
         let instance = config.hello.instance;
+        config.check().map_err(cannot)?;
         // Last, because the agent that hands them over ends.
         let Sockets { programs: server, agents, questions, hosts } = match taken {
             Some(taken) => places.adopt(taken).map_err(cannot)?,

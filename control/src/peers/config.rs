@@ -56,6 +56,21 @@ impl Config {
             listener: None,
         }
     }
+
+    /// Whether the service can be started with this, as far as that is to be known without trying.
+    ///
+    /// # Errors
+    /// Neither a key nor permission to do without; a hello that cannot be sent.
+    pub fn check(&self) -> Result<(), Error> {
+        let listen = self.listen;
+        if self.key.is_none() && !self.insecure && !listen.ip().to_canonical().is_loopback() {
+            return Err(Error::new(format!(
+                "control: listening on {listen} needs a key file: make one, listen on loopback, or permit insecure"
+            )));
+        }
+        self.hello.encode().map_err(|fault| Error::new(format!("control: {fault}")))?;
+        Ok(())
+    }
 }
 
 /// The service's times.

@@ -133,13 +133,8 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Error {
 
 /// Checks `config` and makes what the threads need.
 pub(super) fn start(config: Config) -> Result<(Shared, Events, TcpListener), Error> {
+    config.check()?;
     let Config { listen, dial_port, key, insecure, hello, peers, timings, limits, wake, listener } = config;
-    if key.is_none() && !insecure && !listen.ip().to_canonical().is_loopback() {
-        return Err(Error::new(format!(
-            "control: listening on {listen} needs a key file: make one, listen on loopback, or permit insecure"
-        )));
-    }
-    hello.encode().map_err(|fault| Error::new(format!("control: {fault}")))?;
     let failed = |error| cannot_listen(listen, &error);
     let listener = listener.map_or_else(|| listen_at(listen), Ok)?;
     let local = listener.local_addr().map_err(failed)?;
