@@ -11,7 +11,8 @@ use convoy_tests::kit::sys;
 use convoy_tests::run::kill_group;
 use std::os::unix::process::CommandExt;
 
-use crate::field::{Field, Party};
+use crate::field::Field;
+use crate::who::Who;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -52,14 +53,6 @@ impl Fault {
         Self::ForkStorm,
         Self::Load,
     ];
-}
-
-/// One of the parties of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
-    Server(usize),
-    Client(usize),
-    Agent(usize),
 }
 
 enum Undo {
@@ -328,67 +321,6 @@ impl Faults {
                     child.wait().unwrap();
                 }
             }
-        }
-    }
-}
-
-impl Who {
-    fn host(self) -> Option<usize> {
-        if let Self::Agent(host) = self { Some(host) } else { None }
-    }
-
-    fn party<'f, 'w>(self, field: &'f mut Field<'w>) -> Option<&'f mut Party<'w>> {
-        match self {
-            Self::Server(index) => field.servers.get_mut(index),
-            Self::Client(index) => field.clients.get_mut(index),
-            Self::Agent(_) => None,
-        }
-    }
-
-    /// The process, if it is there.
-    fn pid(self, field: &mut Field<'_>) -> Option<u32> {
-        match self {
-            Self::Agent(host) => field.world.host(host).running_agent(),
-            _ => self.party(field)?.program.as_ref().map(|program| program.pid()),
-        }
-    }
-
-    /// The same, if nothing is done to it.
-    fn free(self, field: &mut Field<'_>) -> Option<u32> {
-        let engaged = match self {
-            Self::Agent(host) => field.agents_engaged[host],
-            _ => self.party(field)?.engaged,
-        };
-        self.pid(field).filter(|_| !engaged)
-    }
-
-    fn engage(self, field: &mut Field<'_>, on: bool) {
-        match self {
-            Self::Agent(host) => field.agents_engaged[host] = on,
-            _ => {
-                if let Some(party) = self.party(field) {
-                    party.engaged = on;
-                }
-            }
-        }
-    }
-
-    fn kill(self, field: &mut Field<'_>) {
-        match self {
-            Self::Agent(host) => field.world.host(host).kill_agent(),
-            _ => {
-                if let Some(party) = self.party(field) {
-                    party.kill();
-                }
-            }
-        }
-    }
-
-    fn start(self, field: &mut Field<'_>) {
-        match self {
-            Self::Server(kind) => field.start_server(kind),
-            Self::Client(client) => field.start_client(client),
-            Self::Agent(host) => field.world.host(host).start_agent(&["--insecure"]),
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Real programs under real faults, with every byte checked from end to end, natively and under Convoy on two hosts.
 //!
 //! - [`field`]: servers and clients, which are started again when they were killed.
-//! - [`faults`]: what is done to them, at random times of a seed.
+//! - [`faults`]: what is done to them, at random times of a seed; [`who`] names those it is done to.
 //! - [`place`]: the small file system, the memory cgroup and the clock of a run.
 //! - [`soak`]: hours without faults to those who are watched: what they hold must not grow; [`samples`] judges that.
 //!
 //! CHAOS_SECONDS (12) is how long each of the two runs lasts, CHAOS_SEED (1) the seed; SOAK_MINUTES (0.5) how long the soak is,
-//! SOAK_FILE where its samples are written.
+//! SOAK_FILE where its samples are written, and SOAK_NATIVE makes it one without Convoy.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod faults;
@@ -14,6 +14,7 @@ mod field;
 mod place;
 mod samples;
 mod soak;
+mod who;
 
 use convoy_tests::Mode;
 use convoy_tests::hosts::{Plan, World, skip, unusable};
