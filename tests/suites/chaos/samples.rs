@@ -113,9 +113,9 @@ impl Series {
             let flat = last <= first + allowed(first);
             let verdict = if flat { "flat" } else { "GROWS" };
             // Writing to a string cannot fail.
-            let _ = write!(
+            let _ = writeln!(
                 text,
-                "  {:<28} {name:<14} {first:>9.0} -> {last:>9.0}  {slope:>+9.1}/h  {verdict}\n",
+                "  {:<28} {name:<14} {first:>9.0} -> {last:>9.0}  {slope:>+9.1}/h  {verdict}",
                 self.name
             );
             if !flat {

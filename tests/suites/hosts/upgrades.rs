@@ -136,7 +136,7 @@ fn a_successor_that_dies() {
 fn a_signal_starts_the_successor() {
     convoy(TCP, &Plan::pair(), |world| {
         world.start_agents();
-        let mut pair = load(world, 7000, "--io level");
+        let pair = load(world, 7000, "--io level");
         let (host, before) = (world.host(0), far(&pair));
         // As an upgrade does it.
         let command = world.path("convoy");
