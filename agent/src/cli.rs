@@ -114,8 +114,7 @@ pub(crate) struct Agent {
     /// Take the place of the agent that runs, in mid-traffic: for an upgrade
     ///
     /// It hands over its sockets and the hosts that it knows, brings its streams back to TCP, and ends; they leave TCP again
-    /// through this one. If their versions do not go together, this command says so and the running agent goes on. A running
-    /// agent starts the file that has its name now like this on SIGUSR2.
+    /// through this one. If their versions do not go together, this command says so and the running agent goes on.
     #[arg(long)]
     pub(crate) take_over: bool,
     /// Run in a session of its own, and return when programs can find it: for 'convoy run'

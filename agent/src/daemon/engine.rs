@@ -298,9 +298,6 @@ impl Engine {
     /// A signal came: true when the agent is to end.
     fn on_signal(&mut self) -> bool {
         let asked = self.signals.take();
-        if asked.upgrade {
-            self.start_successor();
-        }
         if asked.reload
             && let Some(path) = &self.policy_file
         {

@@ -1,16 +1,13 @@
-//! The running agent hands over to a new one ([`super::take_over`]), and starts one when it is asked to by a signal.
+//! The running agent hands over to a new one ([`super::take_over`]).
 
 use super::engine::Engine;
 use super::take_over::Knowledge;
 use convoy_runtime::agent::protocol::{Message, Part, Versions};
 use rustix::fs::{MemfdFlags, memfd_create};
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
-use std::process::{Child, Command};
 
 /// What of this agent others may need after it.
 pub(super) struct Succession {
@@ -22,15 +19,11 @@ pub(super) struct Succession {
     pub(super) agents: TcpListener,
     /// The address for questions by TCP, as it was asked for.
     pub(super) metrics: Option<SocketAddr>,
-    /// This command's file as it was found at the start: a new one has the same name.
-    pub(super) command: Option<PathBuf>,
-    /// An agent that a signal has started.
-    pub(super) started: Option<Child>,
 }
 
 impl Succession {
-    pub(super) fn new(agents: TcpListener, metrics: Option<SocketAddr>, command: Option<PathBuf>) -> Self {
-        Self { heir: None, is_over: false, agents, metrics, command, started: None }
+    pub(super) fn new(agents: TcpListener, metrics: Option<SocketAddr>) -> Self {
+        Self { heir: None, is_over: false, agents, metrics }
     }
 }
 
@@ -103,58 +96,5 @@ impl Engine {
         let mut file = File::from(memfd_create("convoy-knowledge", MemfdFlags::CLOEXEC)?);
         file.write_all(&serde_json::to_vec(&knowledge)?)?;
         Ok(file.into())
-    }
-
-    /// Starts the file that has this command's name now, which takes over.
-    pub(super) fn start_successor(&mut self) {
-        self.reap_successor();
-        let Some(command) = self.succession.command.as_ref().filter(|_| self.succession.started.is_none())
-        else {
-            return tracing::error!(
-                "no other agent is started: one is starting, or this command's file is not known"
-            );
-        };
-        let started = Command::new(command).args(successor_arguments(std::env::args_os())).spawn();
-        match started {
-            Ok(child) => {
-                tracing::info!(pid = child.id(), command = %command.display(), "another agent is started to take over");
-                self.succession.started = Some(child);
-            }
-            Err(error) => {
-                tracing::error!(command = %command.display(), %error, "another agent cannot be started; this one goes on");
-            }
-        }
-    }
-
-    /// Takes notice of an agent that was started and has ended, which has said why.
-    pub(super) fn reap_successor(&mut self) {
-        let ended = self.succession.started.as_mut().and_then(|child| child.try_wait().ok().flatten());
-        if let Some(status) = ended {
-            tracing::error!(%status, "the agent that was started to take over has ended; this one goes on");
-            self.succession.started = None;
-        }
-    }
-}
-
-/// The words behind the command's name for one that takes over from an agent started with `arguments`.
-fn successor_arguments(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    const TAKE_OVER: &str = "--take-over";
-    let mut words: Vec<OsString> = arguments.skip(1).filter(|word| word != TAKE_OVER).collect();
-    words.push(TAKE_OVER.into());
-    words
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_successor_is_started_as_this_one_was() {
-        let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
-        let first = words("convoy agent --key k");
-        let second = successor_arguments(first.into_iter());
-        assert_eq!(second, words("agent --key k --take-over"));
-        let again = [words("convoy"), second.clone()].concat();
-        assert_eq!(successor_arguments(again.into_iter()), second, "once is enough");
     }
 }

@@ -334,7 +334,6 @@ impl Engine {
         let now_us = self.now_us;
         self.expire_offers(now);
         self.bury_programs();
-        self.reap_successor();
         let hosts: Vec<u128> = self.broker.hosts.keys().copied().collect();
         hosts.into_iter().for_each(|instance| self.propose(instance));
         for index in 0..self.links.len() {

@@ -115,8 +115,6 @@ fn start_log(settings: &Settings) {
 impl Setup {
     fn new(options: &Options, settings: &Settings) -> Result<Self, Failure> {
         check_metrics(options)?;
-        // Before an upgrade puts another file in its place.
-        let command = std::env::current_exe().ok();
         let rights = (!options.no_sandbox).then(|| sandbox::drop_rights(Rights::needed(options.port)));
         raise_descriptor_limit();
         let network = server::network_of(None).map_err(|error| {
@@ -156,7 +154,7 @@ impl Setup {
         if let Some(address) = served.metrics {
             tracing::info!(%address, "metrics");
         }
-        let succession = Succession::new(agents, options.metrics, command);
+        let succession = Succession::new(agents, options.metrics);
         waiter.add(server.as_fd(), Token::Server).map_err(cannot)?;
         for rail in &rails {
             if let Some(fd) = rail.fabric.wait_descriptor() {

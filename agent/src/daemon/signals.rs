@@ -1,6 +1,6 @@
-//! Signals as events: SIGTERM and SIGINT end the agent, SIGHUP makes it read its policy again, SIGUSR2 start its successor.
+//! Signals as events: SIGTERM and SIGINT end the agent, SIGHUP makes it read its policy again.
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,6 @@ pub(super) struct Signals {
     wake: UnixStream,
     end: Arc<AtomicBool>,
     reload: Arc<AtomicBool>,
-    upgrade: Arc<AtomicBool>,
 }
 
 /// What signals have asked for.
@@ -20,8 +19,6 @@ pub(super) struct Asked {
     pub(super) end: bool,
     /// The policy shall be read again.
     pub(super) reload: bool,
-    /// A new agent shall be started that takes over.
-    pub(super) upgrade: bool,
 }
 
 impl Signals {
@@ -29,13 +26,13 @@ impl Signals {
         let (wake, write) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         let flag = || Arc::new(AtomicBool::new(false));
-        let (end, reload, upgrade) = (flag(), flag(), flag());
+        let (end, reload) = (flag(), flag());
         // The flag first: it is set when the byte arrives.
-        for (signal, flag) in [(SIGTERM, &end), (SIGINT, &end), (SIGHUP, &reload), (SIGUSR2, &upgrade)] {
+        for (signal, flag) in [(SIGTERM, &end), (SIGINT, &end), (SIGHUP, &reload)] {
             signal_hook::flag::register(signal, Arc::clone(flag))?;
             signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
         }
-        Ok(Self { wake, end, reload, upgrade })
+        Ok(Self { wake, end, reload })
     }
 
     /// What came since the last call.
@@ -43,7 +40,7 @@ impl Signals {
         let mut bytes = [0; 64];
         while (&self.wake).read(&mut bytes).is_ok_and(|count| count == bytes.len()) {}
         let take = |flag: &AtomicBool| flag.swap(false, Ordering::SeqCst);
-        Asked { end: take(&self.end), reload: take(&self.reload), upgrade: take(&self.upgrade) }
+        Asked { end: take(&self.end), reload: take(&self.reload) }
     }
 }
 

@@ -72,7 +72,7 @@ impl Host<'_> {
     }
 
     /// Another agent takes the place of the one that runs on the host, whoever has started it.
-    pub fn replace_orphan(&self) -> Option<Agent> {
+    fn replace_orphan(&self) -> Option<Agent> {
         if !self.world.accelerated() {
             return None;
         }
@@ -166,7 +166,7 @@ impl Host<'_> {
     }
 
     /// Whether the agent has ended by itself, and well; it is not there any more then.
-    pub fn agent_has_ended(&self) -> bool {
+    fn agent_has_ended(&self) -> bool {
         let ended = self.with_agent(|agent| agent.child.try_wait().expect("wait"));
         if let Some(status) = ended {
             self.world

@@ -3,7 +3,6 @@
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -128,54 +127,6 @@ fn a_successor_that_dies() {
         println!("the old agent went on {survived_by_old} times of 12");
         accelerated_again(world, 7001);
         survived(world, pair, 6);
-    });
-}
-
-/// An upgrade as the service manager sees it: the running agent starts the file that has its name now.
-#[test]
-fn a_signal_starts_the_successor() {
-    convoy(TCP, &Plan::pair(), |world| {
-        world.start_agents();
-        let pair = load(world, 7000, "--io level");
-        let (host, before) = (world.host(0), far(&pair));
-        // As an upgrade does it.
-        let command = world.path("convoy");
-        std::fs::copy(&command, world.path("convoy.new")).unwrap();
-        std::fs::rename(world.path("convoy.new"), &command).unwrap();
-        host.agent_mark();
-        host.signal_agent(libc::SIGUSR2);
-        world.eventually("another agent is ready", || host.agent_said("agent is ready") > 0);
-        world.eventually("the one before ends", || host.agent_has_ended());
-        leave_again(world, &pair, before);
-        // It is nobody's child here: one that is takes its place.
-        host.replace_orphan();
-        survived(world, pair, 6);
-    });
-}
-
-/// What cannot take over is no harm: the running agent says so and goes on.
-#[test]
-fn a_successor_that_does_not_start() {
-    convoy(TCP, &Plan::pair(), |world| {
-        world.start_agents();
-        let mut pair = load(world, 7000, "--io level");
-        let host = world.host(1);
-        std::fs::rename(world.path("convoy"), world.path("convoy.old")).unwrap();
-        for (content, words) in [(None, "cannot be started"), (Some("#!/bin/sh\nexit 7\n"), "exit status: 7")]
-        {
-            if let Some(content) = content {
-                std::fs::set_permissions(world.file("convoy", content), PermissionsExt::from_mode(0o755))
-                    .unwrap();
-            }
-            host.agent_mark();
-            host.signal_agent(libc::SIGUSR2);
-            host.agent_says(words);
-            host.agent_lives();
-            pair.goes_on(1);
-        }
-        std::fs::rename(world.path("convoy.old"), world.path("convoy")).unwrap();
-        survived(world, pair, 6);
-        world.check(world.counters().get("failovers") == 0, "streams have left their agent");
     });
 }
 
