@@ -40,6 +40,11 @@ static LOOKED: AtomicU64 = AtomicU64::new(0);
 /// When the program's allocator last failed, in ticks; 0 = never. Relaxed: a hint.
 static EXHAUSTED: AtomicU64 = AtomicU64::new(0);
 
+/// In what time a reader has to take half of its window while memory is plentiful, in microseconds; and who takes so many times longer
+/// is slow.
+const PATIENCE_US: u64 = 10_000;
+const SLOW: u64 = 8;
+
 /// How much of the budget is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
@@ -127,6 +132,15 @@ pub fn release_stream(window: u32) {
     }
 }
 
+/// Whether [`next_window`] would leave a window as it is, for the usual one: as large as any, while memory is plentiful, of a reader
+/// who is not slow.
+#[inline]
+pub fn stays_largest(window: u32, half_window_us: u64) -> bool {
+    window >= settings().window_bytes
+        && half_window_us <= SLOW * PATIENCE_US
+        && RESERVED.load(Ordering::Relaxed) < BUDGET.load(Ordering::Relaxed) / 2
+}
+
 /// The window of a stream from its next grant on: twice what it was for a reader that keeps up, half for one that does not, and what
 /// it was otherwise. What a reader must take in how short a time depends on the round trip and on how much memory is left.
 pub fn next_window(window: u32, pace: Pace) -> u32 {
@@ -137,13 +151,13 @@ pub fn next_window(window: u32, pace: Pace) -> u32 {
 fn next_at(level: Level, fair: u64, window: u32, pace: Pace) -> u32 {
     let most = settings().window_bytes;
     let (patience, floor) = match level {
-        Level::Plenty => (10_000, FIRST_WINDOW.min(most)),
+        Level::Plenty => (PATIENCE_US, FIRST_WINDOW.min(most)),
         Level::Tight => (2_500, FLOOR),
         Level::Short => (1_000, FLOOR),
     };
     let patience = patience + 4 * pace.round_trip_us;
     let above_share = level == Level::Short && u64::from(window) > fair.max(u64::from(FLOOR));
-    if above_share || pace.half_window_us > 8 * patience {
+    if above_share || pace.half_window_us > SLOW * patience {
         return (window / 2).max(floor.min(window));
     }
     let grown = window.saturating_mul(2).min(most);

@@ -105,6 +105,7 @@ impl Channel {
             return false;
         }
         lane.queued_blocks[block as usize / 64] |= 1 << (block % 64);
+        lane.queued_count += 1;
         let (head, _) = self.party.chunk(stream.last);
         // SAFETY: the chunk was just appended; the lock is held.
         let head = unsafe { &mut *head };
@@ -115,8 +116,7 @@ impl Channel {
 
     /// Whether half of the peer's blocks wait for slow readers: the others are for those who read at once.
     fn blocks_are_short(&self, lane: &LaneReceiving) -> bool {
-        let queued: u32 = lane.queued_blocks.iter().map(|word| word.count_ones()).sum();
-        queued >= self.segment.geometry.blocks / 2
+        lane.queued_count >= self.segment.geometry.blocks / 2
     }
 
     /// Queues the bytes of a block and gives the block back.
@@ -260,6 +260,7 @@ impl Channel {
         let head = unsafe { &mut *head };
         if head.block != NONE {
             lane.queued_blocks[head.block as usize / 64] &= !(1 << (head.block % 64));
+            lane.queued_count -= 1;
             self.return_block(head.block);
         }
         head.next = lane.free_chunk;

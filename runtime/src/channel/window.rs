@@ -21,16 +21,23 @@ pub(super) fn now() -> u32 {
 impl Channel {
     /// Credit was granted: the next grant is of more, of less or of as much. What was granted stays granted, so memory of a window
     /// that has become smaller comes back when the next credit is granted.
-    #[inline(never)]
+    #[inline]
     pub(super) fn adapt_window(&self, slot: u32, stream: &mut Receiving) {
         let outstanding = (stream.credit.granted() - stream.credit.consumed()) as u32;
+        let now = now();
+        let passed = u64::from(now.wrapping_sub(core::mem::replace(&mut stream.granted_at, now)));
+        let half_window_us = passed * Receiving::GRANT_US;
+        if stream.window != outstanding || !memory::stays_largest(outstanding, half_window_us) {
+            self.change_window(slot, stream, outstanding, half_window_us);
+        }
+    }
+
+    #[inline(never)]
+    fn change_window(&self, slot: u32, stream: &mut Receiving, outstanding: u32, half_window_us: u64) {
         if stream.window > outstanding {
             memory::release(stream.window - outstanding);
             stream.window = outstanding;
         }
-        let now = now();
-        let passed = u64::from(now.wrapping_sub(core::mem::replace(&mut stream.granted_at, now)));
-        let half_window_us = passed * Receiving::GRANT_US;
         let asks = self.leads_to_agent() && half_window_us > AT_ONCE_US;
         let round_trip_us = if asks { self.round_trip_us(slot) } else { 0 };
         let pace = Pace { half_window_us, round_trip_us };

@@ -84,6 +84,8 @@ pub struct LaneReceiving {
     pub fresh_chunk: u32,
     /// The peer's blocks, a bit each, that are in a queue.
     pub queued_blocks: [u64; BLOCK_WORDS],
+    /// How many bits of them are set.
+    pub queued_count: u32,
 }
 
 /// The batch that frames are taken from at the moment: what was visible when its first frame was taken, within the
