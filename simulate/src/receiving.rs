@@ -159,7 +159,10 @@ impl World {
             end.ended = Some(Ended::Visibly);
             Vec::new()
         } else {
-            stream.wires[1 - e].read(most)
+            let bytes = stream.wires[1 - e].read(most);
+            // The other end's mark may still come, and asks how far this one is.
+            end.kernel_read += bytes.len() as u64;
+            bytes
         };
         self.take(index, e, &bytes);
         bytes.len()

@@ -17,13 +17,13 @@ fn in_ways(world: &World, scenario: &'static str, ways: &[&str], connections: u6
     said
 }
 
-/// Much has to go through the channel; what a receiver or a slow fabric does not take in time may go through the kernel.
+/// A good part has to go through the channel; what a receiver or a slow fabric does not take in time may go through the kernel.
 fn much_is_far(world: &World) {
     if world.accelerated() {
         let counters = world.counters();
         let (far, kernel) = (counters.get("bytes_sent"), counters.get("kernel_bytes_sent"));
         world.check(
-            4 * far > kernel,
+            10 * far > kernel,
             &format!("{far} bytes went through channels and {kernel} through the kernel"),
         );
     }
