@@ -76,10 +76,9 @@ pub enum Event {
     Opened {
         stream: u32,
         epoch: u32,
-        channel: u32,
-        life: u32,
-        slot: u32,
-        generation: u8,
+        link: u32,
+        token: u32,
+        number: u32,
         agreed: bool,
     },
     /// A program learns that its end of a stream is on a channel.

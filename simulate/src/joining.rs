@@ -163,15 +163,8 @@ impl World {
     /// The other agent, that of the higher host, opens its end, and answers.
     pub fn on_open(&mut self, index: u32, epoch: u32, link: u32, token: u32, number: u32) {
         let agreed = self.agree(index, epoch, (link, 1, token), number);
-        let Some((channel, slot)) = self.links[link as usize].slot_of(0, token, number) else {
-            // The link, or the program, has gone meanwhile.
-            return self.stream(index, epoch).into_iter().for_each(|stream| stream.joining = false);
-        };
-        let known = &self.channels[channel as usize];
-        let (life, generation) = (known.life, known.generations[slot as usize]);
         let delay = CONTROL_DELAY + self.rng.below(CONTROL_DELAY);
-        let event = Event::Opened { stream: index, epoch, channel, life, slot, generation, agreed };
-        self.clock.after(delay, event);
+        self.clock.after(delay, Event::Opened { stream: index, epoch, link, token, number, agreed });
     }
 
     fn agree(&mut self, index: u32, epoch: u32, at: LinkEnd, number: u32) -> bool {
@@ -195,11 +188,8 @@ impl World {
     }
 
     /// The agent that has opened the stream hears whether the other agrees.
-    pub fn on_opened(&mut self, index: u32, epoch: u32, at: (u32, u32, u32, u8), agreed: bool) {
-        let (channel, life, slot, generation) = at;
-        let known = &self.channels[channel as usize];
-        let same = known.life == life && known.generations[slot as usize] == generation;
-        let there = same && self.port_slot(channel, slot).is_some();
+    pub fn on_opened(&mut self, index: u32, epoch: u32, at: (u32, u32, u32), agreed: bool) {
+        let (link, token, number) = at;
         let mut e = 0;
         if let Some(stream) = self.stream(index, epoch) {
             stream.joining = false;
@@ -207,10 +197,19 @@ impl World {
                 [0, 1].map(|e| stream.ends[e].program).map(|program| self.programs[program as usize].host);
             e = usize::from(hosts[1] < hosts[0]);
         }
-        match (there, agreed) {
-            (true, true) => self.plan_attach((index, e, epoch), at),
-            (true, false) => self.refuse(channel, slot),
-            (false, _) => {}
+        let Some((channel, slot)) = self.links[link as usize].slot_of(0, token, number) else {
+            // What the other was told of the end came before it knew the stream.
+            if let Some(queue) = self.links[link as usize].queue_of(0, token).filter(|_| agreed) {
+                queue.disown(number);
+                self.mark_busy(Some((link, 0, token)));
+            }
+            return;
+        };
+        let known = &self.channels[channel as usize];
+        let (life, generation) = (known.life, known.generations[slot as usize]);
+        match agreed {
+            true => self.plan_attach((index, e, epoch), (channel, life, slot, generation)),
+            false => self.refuse(channel, slot),
         }
     }
 

@@ -123,7 +123,7 @@ impl Digest {
             Event::Kernel { stream, bytes, .. } => [9, stream, bytes],
             Event::Return { stream, end, .. } => [10, stream, end.into()],
             Event::Open { stream, number, .. } => [11, stream, number],
-            Event::Opened { stream, slot, .. } => [12, stream, slot],
+            Event::Opened { stream, number, .. } => [12, stream, number],
             Event::Attach { stream, slot, .. } => [13, stream, slot],
             Event::RailUp { host, rail } => [14, host, rail.into()],
             Event::Restart { host } => [15, host, 0],

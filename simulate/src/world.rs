@@ -175,8 +175,8 @@ impl World {
             Event::Open { stream, epoch, link, token, number } => {
                 self.on_open(stream, epoch, link, token, number);
             }
-            Event::Opened { stream, epoch, channel, life, slot, generation, agreed } => {
-                self.on_opened(stream, epoch, (channel, life, slot, generation), agreed);
+            Event::Opened { stream, epoch, link, token, number, agreed } => {
+                self.on_opened(stream, epoch, (link, token, number), agreed);
             }
             Event::Attach { stream, end, epoch, channel, life, slot, generation } => {
                 let side = 0;

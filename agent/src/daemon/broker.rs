@@ -374,15 +374,20 @@ impl Engine {
     }
 
     /// The other agent agrees to a stream, or does not.
-    pub(super) fn on_opened(&mut self, ends: &Ends, token: u64, stream: u32, agreed: bool) {
-        let Some(offer) = self.broker.local.get(ends) else { return };
-        let (program, id) = (offer.program, offer.id);
-        let state = offer.state;
-        let Some((link, known, slot)) = state.stream() else { return };
-        let of_link = self.links.get(link).and_then(Option::as_ref).is_some_and(|link| link.token == token);
-        if known != stream || !of_link {
+    pub(super) fn on_opened(&mut self, instance: u128, ends: &Ends, token: u64, stream: u32, agreed: bool) {
+        let Some(link) = self.link_of(instance, token) else { return };
+        let offer = self.broker.local.get(ends).map(|offer| (offer.program, offer.id, offer.state));
+        let opening = offer.and_then(|(program, id, state)| {
+            let (of_link, number, slot) = state.stream()?;
+            ((of_link, number) == (link, stream)).then_some((program, id, state, slot))
+        });
+        let Some((program, id, state, slot)) = opening else {
+            // What the other was told of the end came before it knew the stream.
+            if let Some(link) = self.links[link].as_mut().filter(|_| agreed) {
+                link.queue.disown(stream);
+            }
             return;
-        }
+        };
         self.broker.local.remove(ends);
         match (agreed, state) {
             (true, OfferState::Opening { generation, .. }) => {

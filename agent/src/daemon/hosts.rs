@@ -72,13 +72,13 @@ impl Engine {
                 self.on_open(instance, Ends::of_other(local, remote), token, stream);
             }
             Message::Opened { local, remote, token, stream } => {
-                self.on_opened(&Ends::of_other(local, remote), token, stream, true);
+                self.on_opened(instance, &Ends::of_other(local, remote), token, stream, true);
             }
             Message::Refused { local, remote, token, stream, reason } => {
                 let ends = Ends::of_other(local, remote);
                 let host = self.host_name(instance);
                 tracing::debug!(%ends, host, reason, "refused by the other agent");
-                self.on_opened(&ends, token, stream, false);
+                self.on_opened(instance, &ends, token, stream, false);
             }
             Message::Unknown => {}
         }
@@ -258,7 +258,7 @@ impl Engine {
         (0..self.rails.len()).filter(fits).max_by_key(|rail| common_bits(self.rails[*rail].at, at))
     }
 
-    fn link_of(&self, instance: u128, token: u64) -> Option<usize> {
+    pub(super) fn link_of(&self, instance: u128, token: u64) -> Option<usize> {
         let of_token = |link: &Link| link.token == token && link.host == instance;
         self.links.iter().position(|link| link.as_ref().is_some_and(of_token))
     }

@@ -101,6 +101,13 @@ impl<P: Piece> Queue<P> {
         self.controls.push_back((number, Control::Lost));
     }
 
+    /// The other side takes a stream for open of which nothing is known here any more: it is told so, if that is true.
+    pub fn disown(&mut self, number: StreamNumber) {
+        if self.stream(number).is_none() {
+            self.controls.push_back((number, Control::Lost));
+        }
+    }
+
     /// As [`Queue::leave`], for a stream of which batches may be on their way.
     pub fn leave_for_long(&mut self, number: StreamNumber, now_us: u64) {
         self.leave(number);
