@@ -158,6 +158,8 @@ impl World {
         for (channel, slot) in lost {
             let Some(entry) = self.port_slot(channel, slot) else { continue };
             entry.link = None;
+            // Of a stream that was being opened the program knows nothing.
+            entry.here_closed |= !entry.told;
             if entry.there_closed {
                 // Everything has come, and nobody reads any more: the end is told as it was.
                 self.finish_of(channel, slot);
@@ -165,8 +167,7 @@ impl World {
                 continue;
             }
             entry.lost = true;
-            let over = entry.here_closed || !entry.told;
-            entry.here_closed = over;
+            let over = entry.here_closed;
             self.channels[channel as usize].lines[slot as usize][1].state = SlotState::Lost;
             self.touch(channel, slot);
             // It may have returned to the kernel before this agent knew why.

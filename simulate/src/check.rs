@@ -8,6 +8,7 @@
 
 use crate::channel::Payload;
 use crate::link::Side;
+use crate::port::Slot;
 use crate::report::Failure;
 use crate::stream::Recovery;
 use crate::world::World;
@@ -278,7 +279,9 @@ impl World {
             let known = &self.channels[index as usize];
             let Some(port) = known.port.as_ref().filter(|_| !known.lost) else { continue };
             let frames = [0, 1].map(|side| known.lanes[side].frames.len());
-            let (slots, held) = (port.in_use().len(), port.held_bytes());
+            // An agent that lies may keep back that a stream has ended.
+            let honest = |slot: &&Slot| !slot.link.is_some_and(|(link, ..)| self.link_has_liar(link));
+            let (slots, held) = (port.slots.iter().flatten().filter(honest).count(), port.held_bytes());
             if frames[0] + frames[1] + slots + held > 0 && !self.channel_has_liar(index) {
                 let what = format!("channel {index}: {frames:?} frames, {slots} slots, {held} bytes held");
                 self.fail(left, what, None);
