@@ -208,6 +208,13 @@ impl<P: Piece> Queue<P> {
         }
     }
 
+    /// The other side knows the stream only now: an end that it was told of before is told again.
+    pub fn close_again(&mut self, number: StreamNumber) {
+        if self.stream(number).is_some_and(|stream| stream.closing && stream.pending.is_empty()) {
+            self.controls.push_back((number, Control::Closed));
+        }
+    }
+
     /// Whether something of a stream is still to be sent.
     #[must_use]
     pub fn has_unsent(&self, number: StreamNumber) -> bool {

@@ -1,6 +1,6 @@
 //! What a link's queue keeps until the other end has it.
 
-use convoy_aggregator::batch::Head;
+use convoy_aggregator::batch::{Control, Head};
 use convoy_aggregator::gather::Thresholds;
 use convoy_aggregator::link::LinkError;
 use convoy_aggregator::queue::{Piece, Queue, Taken};
@@ -46,4 +46,23 @@ fn old_news_of_deliveries_forget_nothing() -> Result<(), LinkError> {
     assert_eq!(hear(&mut queue, 4)?, [2, 3], "each frame once");
     assert_eq!(queue.undelivered(), 0);
     Ok(())
+}
+
+/// The other side knows a stream only when it has opened it, which the end may overtake.
+#[test]
+fn an_end_is_told_again_to_who_did_not_know_the_stream() {
+    let mut queue: Queue<Bytes> = Queue::new(1 << 16, false, Thresholds::default());
+    assert!(queue.enter(0, 7, 3, true));
+    queue.close_again(0);
+    queue.disown(0);
+    assert!(queue.controls.is_empty(), "it is open here");
+    queue.close(0);
+    queue.build(&mut [0; 256], 0, |_, _, _, _| {});
+    queue.close_again(0);
+    assert_eq!(queue.controls.pop_front(), Some((0, Control::Closed)));
+    queue.leave(0);
+    queue.close_again(0);
+    queue.disown(0);
+    assert_eq!(queue.controls.pop_front(), Some((0, Control::Lost)));
+    assert!(queue.controls.is_empty());
 }

@@ -207,6 +207,10 @@ impl World {
         };
         let known = &self.channels[channel as usize];
         let (life, generation) = (known.life, known.generations[slot as usize]);
+        if let Some(queue) = self.links[link as usize].queue_of(0, token).filter(|_| agreed) {
+            queue.close_again(number);
+            self.mark_busy(Some((link, 0, token)));
+        }
         match agreed {
             true => self.plan_attach((index, e, epoch), (channel, life, slot, generation)),
             false => self.refuse(channel, slot),

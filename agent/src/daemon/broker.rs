@@ -393,7 +393,12 @@ impl Engine {
             (true, OfferState::Opening { generation, .. }) => {
                 self.tell_program(program, protocol::Message::Opened { id, slot, generation });
             }
-            (true, _) => self.close_here(program, slot),
+            (true, _) => {
+                if let Some(link) = self.links[link].as_mut() {
+                    link.queue.close_again(stream);
+                }
+                self.close_here(program, slot);
+            }
             (false, _) => {
                 if let Some(link) = self.links[link].as_mut() {
                     link.queue.leave(stream);
