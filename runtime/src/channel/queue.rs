@@ -82,8 +82,8 @@ impl Channel {
         }
     }
 
-    /// Queues `start..end` of a block of the peer (checked by the caller); false when the chunks have run out, or when the peer lies: a block is in one
-    /// queue at a time, else frames without credit would fill the memory.
+    /// Queues a range of a block of the peer (checked by the caller); false when the chunks have run out, or when the peer lies:
+    /// a block is in one queue at a time, else frames without credit would fill the memory.
     pub(super) fn enqueue_block(
         &self,
         slot: u32,

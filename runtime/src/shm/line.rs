@@ -67,6 +67,13 @@ pub enum SlotState {
     Lost = 4,
 }
 
+impl SlotState {
+    /// As it stands in a line, with the generation of the slot's stream.
+    const fn word(self, generation: u8) -> u32 {
+        (generation as u32) << 8 | self as u32
+    }
+}
+
 impl SideLine {
     /// Where the last two switches lie: number `i` at `i & 1`. To be read after the number of the last.
     #[inline]
@@ -75,19 +82,19 @@ impl SideLine {
     }
 
     pub fn set_state(&self, generation: u8, state: SlotState) {
-        self.state.store(u32::from(generation) << 8 | state as u32, Ordering::Release);
+        self.state.store(state.word(generation), Ordering::Release);
     }
 
     /// From one state to another, if it is in the first and of this generation: the line may be another stream's already.
     pub fn change_state(&self, generation: u8, from: SlotState, to: SlotState) {
-        let word = |state: SlotState| u32::from(generation) << 8 | state as u32;
-        let _ = self.state.compare_exchange(word(from), word(to), Ordering::SeqCst, Ordering::Relaxed);
+        let (from, to) = (from.word(generation), to.word(generation));
+        let _ = self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed);
     }
 
     /// [`SlotState::Open`], and of this generation.
     #[inline]
     pub fn is_open(&self, generation: u8) -> bool {
-        self.state.load(Ordering::Acquire) == u32::from(generation) << 8 | SlotState::Open as u32
+        self.state.load(Ordering::Acquire) == SlotState::Open.word(generation)
     }
 
     /// The state if it is of this generation; a line of another generation counts as free.
