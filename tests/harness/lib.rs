@@ -17,6 +17,7 @@ pub mod kit;
 pub mod library;
 pub mod run;
 pub mod scratch;
+pub mod user;
 
 pub use arena::{Arena, Output, Service};
 pub use compare::{ALL_VARIANTS, Check, PROCESS_VARIANTS, WARMTHS};

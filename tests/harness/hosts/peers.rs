@@ -6,8 +6,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::world::{Host, World, become_user};
+use super::world::{Host, World};
 use super::{Program, until};
+use crate::user::become_user;
 
 /// A running pair.
 pub struct Pair<'w> {

@@ -14,6 +14,7 @@ use super::network::{Network, Plan, enter};
 use super::program::{Ended, Program};
 use super::{PATIENCE, skip, text, until, unusable};
 use crate::run::{appending, clear_settings, preload};
+use crate::user::become_user;
 use crate::{Counters, Mode, Scratch, library};
 
 /// Hosts, with what belongs to one run on them.
@@ -290,19 +291,6 @@ impl<'w> Host<'w> {
         );
         ended.stdout
     }
-}
-
-/// The command gives up its rights before it runs; it enters its host's namespace first, for which it needs them.
-pub fn become_user(command: &mut Command, user: u32, group: u32) {
-    let give_up = move || {
-        // SAFETY: no memory is involved.
-        let done = unsafe {
-            libc::setgroups(0, std::ptr::null()) == 0 && libc::setgid(group) == 0 && libc::setuid(user) == 0
-        };
-        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-    };
-    // SAFETY: three system calls between fork and exec.
-    unsafe { command.pre_exec(give_up) };
 }
 
 fn copy(from: &Path, to: &Path) {

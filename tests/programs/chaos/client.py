@@ -1,8 +1,8 @@
-"""A client that believes nothing: client.py KIND ADDRESS PORT SEED STOP_FILE, where KIND is redis, memcached, nginx or echo.
+"""A client that believes nothing: client.py KIND ADDRESS PORT SEED STOP_FILE, where KIND is one of KINDS.
 
 Several threads, each with a connection of its own, ask and check every byte of each answer against what it must be: contents
-follow from key and number. An end of a connection, clean or not, is counted, and a new one is made. What redis has
-acknowledged must be there for ever; memcached may forget, but not give back something older. A thread that gets no further
+follow from key and number. An end of a connection, clean or not, is counted, and a new one is made. What redis and PostgreSQL
+have acknowledged must be there for ever; memcached may forget, but not give back something older. A thread that gets no further
 for PATIENCE seconds is a hang. Lines "progress OPERATIONS BYTES CONNECTIONS ENDS" tell how far it is; "WRONG" and "HANG" end it.
 
 client.py files DIRECTORY makes what nginx serves, client.py serve ADDRESS PORT is the server of kind echo.
@@ -17,6 +17,11 @@ import socket
 import sys
 import threading
 import time
+
+try:
+    import psycopg2
+except ImportError:
+    psycopg2 = None
 
 THREADS = 4
 KEYS = 8
@@ -79,6 +84,8 @@ class Connection:
 
 class Keys:
     """What a thread has written under its keys: the last number that was tried, and the last that was acknowledged."""
+
+    connect = staticmethod(Connection)
 
     def __init__(self, name, randoms):
         self.name, self.randoms = name, randoms
@@ -187,6 +194,8 @@ class Nginx:
     def __init__(self, _, randoms):
         self.randoms = randoms
 
+    connect = staticmethod(Connection)
+
     def lost(self):
         pass
 
@@ -214,6 +223,8 @@ class Echo:
     def __init__(self, name, randoms):
         self.name, self.randoms, self.number = name, randoms, 0
 
+    connect = staticmethod(Connection)
+
     def lost(self):
         pass
 
@@ -226,7 +237,51 @@ class Echo:
         return 2 * len(value)
 
 
-KINDS = {"redis": Redis, "memcached": Memcached, "nginx": Nginx, "echo": Echo}
+class Postgres(Keys):
+    """Transactions of one to four rows."""
+
+    @staticmethod
+    def connect(address):
+        alive = {"keepalives_idle": 3, "keepalives_interval": 1, "keepalives_count": 20}
+        try:
+            connection = psycopg2.connect(host=address[0], port=address[1], user="postgres", sslmode="disable", **alive)
+            with connection, connection.cursor() as cursor:
+                cursor.execute("create table if not exists held (key text primary key, value bytea)")
+            return connection
+        except psycopg2.Error as error:
+            raise EOFError from error
+
+    def operate(self, connection):
+        try:
+            with connection, connection.cursor() as cursor:
+                written, moved = self.transaction(cursor)
+        except psycopg2.Error as error:
+            raise EOFError from error
+        for index in written:
+            self.known[index] = self.tried[index]
+        return moved
+
+    def transaction(self, cursor):
+        written, moved = set(), 0
+        for index in sorted(self.randoms.sample(range(KEYS), self.randoms.choice((1, 1, 1, 4)))):
+            key = self.key(index)
+            if self.randoms.random() < 0.4:
+                self.tried[index] += 1
+                value = contents(key, self.tried[index])
+                upsert = "insert into held values (%s, %s) on conflict (key) do update set value = excluded.value"
+                cursor.execute(upsert, (key, value))
+                written.add(index)
+                moved += len(value)
+                continue
+            cursor.execute("select value from held where key = %s", (key,))
+            if row := cursor.fetchone():
+                moved += self.check(index, bytes(row[0]))
+            elif self.known[index]:
+                raise Wrong(f"{self.name}:{index} is gone, it was acknowledged")
+        return written, moved
+
+
+KINDS = {"redis": Redis, "memcached": Memcached, "nginx": Nginx, "echo": Echo, "postgres": Postgres}
 
 
 class Worker:
@@ -250,7 +305,7 @@ class Worker:
     def connection(self):
         connection = None
         try:
-            connection = Connection(self.address)
+            connection = self.kind.connect(self.address)
             self.connections += 1
             for _ in range(self.randoms.randrange(1, LIFE)):
                 if self.stop():
@@ -284,8 +339,10 @@ def main(kind, host, port, seed, stop_file):
     signal.signal(signal.SIGUSR1, storm)
     for worker in workers:
         threading.Thread(target=worker.run, daemon=True).start()
-    while not all(worker.over for worker in workers):
+    done = False
+    while not done:
         pause(0.2)
+        done = all(worker.over for worker in workers)
         if os.path.exists(stop_file):
             over.set()
         sums = [sum(getattr(worker, name) for worker in workers) for name in ("operations", "bytes", "connections", "ends")]

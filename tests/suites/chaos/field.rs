@@ -1,4 +1,5 @@
 //! Servers on one host, their clients on that host and on the other: started, killed, started again, and asked how far they are.
+//! How each kind of server is started is said in [`servers`].
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,9 +9,8 @@ use convoy_tests::arena::find;
 use convoy_tests::hosts::{Host, PATIENCE, Program, World};
 
 use crate::place::Place;
+use crate::servers::{self, KINDS};
 
-/// Kinds of servers and their ports.
-pub const KINDS: [(&str, u16); 4] = [("redis", 6379), ("memcached", 11211), ("nginx", 8080), ("echo", 7777)];
 /// The host of the servers.
 const SERVERS: usize = 1;
 
@@ -64,10 +64,7 @@ pub struct Field<'w> {
 impl<'w> Field<'w> {
     pub fn new(world: &'w World, place: &'w Place, seed: u64) -> Self {
         let script = world.file("client.py", include_str!("../../programs/chaos/client.py"));
-        fs::create_dir(world.path("pages")).unwrap();
-        let pages = world.path("pages").display().to_string();
-        let host = world.host(SERVERS);
-        host.run(host.plain(find("python3", "python3"), &[&script.display().to_string(), "files", &pages]));
+        servers::prepare(world, world.host(SERVERS), &script);
         let party = |kind, host| Party { kind, host, program: None, engaged: false, before: Sums::default() };
         let mut field = Self {
             world,
@@ -90,61 +87,8 @@ impl<'w> Field<'w> {
     }
 
     pub fn start_server(&mut self, kind: usize) {
-        let (host, (name, port)) = (self.server_host(), KINDS[kind]);
-        let (address, port_word) = (host.ip(), port.to_string());
-        let base = self.world.path("").display().to_string();
-        let script = self.script.display().to_string();
-        let command = match name {
-            "redis" => {
-                let words = [
-                    "--port",
-                    &port_word,
-                    "--bind",
-                    &address,
-                    "--save",
-                    "",
-                    "--protected-mode",
-                    "no",
-                    "--dir",
-                    &base,
-                    "--appendonly",
-                    "yes",
-                    // Written before it is acknowledged, as a process that is killed needs it.
-                    "--appendfsync",
-                    "no",
-                ];
-                host.command(find("redis-server", "redis-server"), &words)
-            }
-            "memcached" => {
-                let words = [
-                    "-u", "root", "-l", &address, "-p", &port_word, "-U", "0", "-t", "2", "-m", "64", "-c",
-                    "200",
-                ];
-                host.command(find("memcached", "memcached"), &words)
-            }
-            "nginx" => {
-                let config = self.nginx_config();
-                let words = ["-p", &base, "-e", "stderr", "-c", &config];
-                host.command(find("nginx", "nginx"), &words)
-            }
-            _ => host.command(find("python3", "python3"), &[&script, "serve", &address, &port_word]),
-        };
-        self.servers[kind].program = Some(host.start(name, command));
-    }
-
-    fn nginx_config(&self) -> String {
-        let (base, address) = (self.world.path("").display().to_string(), self.server_host().ip());
-        let config = format!(
-            "daemon off; user root; worker_processes 2; pid {base}/nginx.pid; error_log {base}/nginx.err crit;
-             events {{ worker_connections 200; }}
-             http {{
-               access_log off; sendfile on; keepalive_requests 100000;
-               client_body_temp_path {base}/b; proxy_temp_path {base}/p; fastcgi_temp_path {base}/f;
-               uwsgi_temp_path {base}/u; scgi_temp_path {base}/s;
-               server {{ listen {address}:8080; root {base}/pages; }}
-             }}"
-        );
-        self.world.file("nginx.conf", config).display().to_string()
+        let command = servers::command(self.world, self.server_host(), KINDS[kind].0, &self.script);
+        self.servers[kind].program = Some(self.server_host().start(KINDS[kind].0, command));
     }
 
     pub fn start_client(&mut self, client: usize) {
@@ -161,6 +105,10 @@ impl<'w> Field<'w> {
         ];
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let mut command = host.command(find("python3", "python3"), &words);
+        if name == "postgres" {
+            // Streams of a host leave the kernel between processes of one user.
+            servers::as_postgres(&mut command);
+        }
         // What the allocator holds in pieces too small for the next answer depends on what recv gives, and would look like growth.
         command.env("MALLOC_MMAP_THRESHOLD_", "8192");
         if party.kind % 2 == 1 {
@@ -229,6 +177,7 @@ impl<'w> Field<'w> {
             // Their end is not what is looked at here.
             server.program.expect("a server").kill();
         }
+        servers::postgres_is_gone(self.world);
         lines
     }
 }

@@ -1,18 +1,20 @@
 //! Real programs under real faults, with every byte checked from end to end, natively and under Convoy on two hosts.
 //!
-//! - [`field`]: servers and clients, which are started again when they were killed.
+//! - [`field`]: servers and clients, which are started again when they were killed; [`servers`] knows the kinds.
 //! - [`faults`]: what is done to them, at random times of a seed; [`who`] names those it is done to.
 //! - [`place`]: the small file system, the memory cgroup and the clock of a run.
 //! - [`soak`]: hours without faults to those who are watched: what they hold must not grow; [`samples`] judges that.
 //!
 //! CHAOS_SECONDS (12) is how long each of the two runs lasts, CHAOS_SEED (1) the seed; SOAK_MINUTES (0.5) how long the soak is,
-//! SOAK_FILE where its samples are written, and SOAK_NATIVE makes it one without Convoy.
+//! SOAK_FILE where its samples are written, and SOAK_NATIVE makes it one without Convoy. CHAOS_FABRIC (tcp) is what the agents use
+//! between each other.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod faults;
 mod field;
 mod place;
 mod samples;
+mod servers;
 mod soak;
 mod who;
 
@@ -25,8 +27,10 @@ use faults::{Fault, Faults};
 use field::Field;
 use place::Place;
 
-/// Agents over the kernel's TCP.
-const TCP: &str = "tcp";
+/// The provider of libfabric.
+fn fabric() -> String {
+    setting("CHAOS_FABRIC", "tcp".to_owned())
+}
 
 fn setting<T: std::str::FromStr>(name: &str, usual: T) -> T {
     let text = std::env::var(name);
@@ -47,7 +51,7 @@ fn programs_survive_chaos() {
 }
 
 fn chaos(mode: Mode, limit: Duration, seed: u64) {
-    let Some(world) = World::new(mode, TCP, &Plan::pair()) else { return };
+    let Some(world) = World::new(mode, &fabric(), &Plan::pair()) else { return };
     let place = Place::new(&world);
     world.start_agents();
     let mut field = Field::new(&world, &place, seed);

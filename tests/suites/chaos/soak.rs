@@ -7,10 +7,11 @@ use convoy_tests::Mode;
 use convoy_tests::hosts::{Plan, World, skip, unusable};
 use convoy_tests::kit::random::Random;
 
-use crate::field::{Field, KINDS};
+use crate::field::Field;
 use crate::place::{self, Place};
 use crate::samples::{Sample, Series};
-use crate::{TCP, setting};
+use crate::servers::KINDS;
+use crate::{fabric, setting};
 
 /// Between two looks at everybody.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -27,7 +28,7 @@ fn what_programs_hold_does_not_grow() {
     place::leave_mounts();
     // To tell what programs hold of their own accord.
     let mode = if std::env::var_os("SOAK_NATIVE").is_some() { Mode::Native } else { Mode::Preloaded };
-    let Some(world) = World::new(mode, TCP, &Plan::pair()) else { return };
+    let Some(world) = World::new(mode, &fabric(), &Plan::pair()) else { return };
     let place = Place::new(&world);
     world.start_agents();
     let mut field = Field::new(&world, &place, seed);

@@ -1,23 +1,19 @@
 //! More real programs between hosts: PostgreSQL with a process for each connection, iperf3, sockperf.
 
-use std::ffi::CString;
 use std::fs;
 use std::process::Command;
 
 use convoy_tests::arena::find;
-use convoy_tests::hosts::world::become_user;
 use convoy_tests::hosts::{Host, Plan, World};
 use convoy_tests::json::numbers;
+use convoy_tests::user;
 
 use crate::common::{acquaint, both};
 
 /// The server refuses to run as root: it and its clients run as the user that its package has made.
 fn as_postgres(command: &mut Command) {
-    let name = CString::new("postgres").unwrap();
-    // SAFETY: a valid name; the result is copied before anybody else asks.
-    let entry = unsafe { libc::getpwnam(name.as_ptr()).as_ref() };
-    let entry = entry.expect("there is no user postgres: apt-get install postgresql");
-    become_user(command, entry.pw_uid, entry.pw_gid);
+    let (user, group) = user::postgres();
+    user::become_user(command, user, group);
     command.env("PGUSER", "postgres").env("PGDATABASE", "postgres").env("PGCONNECT_TIMEOUT", "20");
 }
 

@@ -2,8 +2,8 @@
 
 use convoy_tests::Mode;
 use convoy_tests::hosts::peers::Job;
-use convoy_tests::hosts::world::become_user;
 use convoy_tests::hosts::{Host, Plan, Program, World};
+use convoy_tests::user::become_user;
 
 use crate::common::{STRANGER, VICTIM, copied, got};
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use convoy_tests::arena::free_port;
-use convoy_tests::hosts::world::become_user;
+use convoy_tests::user::become_user;
 use convoy_tests::{Arena, Mode, Service};
 
 /// Whose programs are attacked. Nobody else has this number.

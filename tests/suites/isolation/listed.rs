@@ -8,8 +8,8 @@ use std::path::Path;
 
 use convoy_tests::Mode;
 use convoy_tests::hosts::peers::Job;
-use convoy_tests::hosts::world::become_user;
 use convoy_tests::hosts::{Plan, World};
+use convoy_tests::user::become_user;
 
 use crate::common::VICTIM;
 

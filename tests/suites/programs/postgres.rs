@@ -1,29 +1,20 @@
 //! PostgreSQL: a process for each connection, under pgbench, with the accounts checked, and with clients of two kinds:
 //! libpq, and asyncpg, which has a protocol machine of its own.
 
-use std::ffi::CString;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 use convoy_tests::arena::{both, find, free_port};
-use convoy_tests::{Arena, Service};
+use convoy_tests::{Arena, Service, user};
 
 use crate::scripts::python_with;
 
-/// The server refuses to run as root; then it and its clients run as the user that its package has made.
+/// What it and its clients run as when the tests run as root.
 fn identity() -> Option<(u32, u32)> {
     // SAFETY: no memory is involved.
-    if unsafe { libc::geteuid() } != 0 {
-        return None;
-    }
-    let name = CString::new("postgres").unwrap();
-    // SAFETY: a valid name; the result is copied before anybody else asks.
-    let entry = unsafe { libc::getpwnam(name.as_ptr()).as_ref() };
-    let entry =
-        entry.expect("there is no user postgres: ./dev test installs it, or apt-get install postgresql");
-    Some((entry.pw_uid, entry.pw_gid))
+    (unsafe { libc::geteuid() } == 0).then(user::postgres)
 }
 
 struct Postgres<'a> {
