@@ -23,6 +23,9 @@ pub struct Arguments {
     /// First of the new seeds; by default from the clock
     #[arg(long)]
     from: Option<u64>,
+    /// Last of the new seeds, if there is time for so many
+    #[arg(long, default_value_t = u64::MAX)]
+    to: u64,
     /// Stop after so many seconds of this machine's time
     #[arg(long, default_value_t = 120)]
     seconds: u64,
@@ -115,12 +118,13 @@ impl Campaign {
         let clock = || std::time::UNIX_EPOCH.elapsed().map_or(0, |since| mix(since.as_nanos() as u64) >> 20);
         let first = arguments.from.unwrap_or_else(clock);
         println!("new seeds        from {first}");
-        let mut seed = first;
-        while go_on(&self.total) {
+        for seed in first..=arguments.to {
+            if !go_on(&self.total) {
+                break;
+            }
             if !self.one(seed, arguments.kind, &|| !go_on(&Report::default())) {
                 return false;
             }
-            seed += 1;
         }
         true
     }
