@@ -4,10 +4,11 @@
 //! Where payloads are kept, how batches are written and when links come and go is the caller's. A frame is known by a number of
 //! its program's; the caller is told it when the frame has reached the other host, and keeps the payload until then.
 //! Building a batch is in `build`, large payloads that travel beside the batches in `beside`, which numbers streams have in
-//! `numbers`. Times are microseconds of any steady clock.
+//! `numbers`, what comes of streams that are lost in `lost`. Times are microseconds of any steady clock.
 
 mod beside;
 mod build;
+mod lost;
 mod numbers;
 
 pub use build::Built;
@@ -19,6 +20,7 @@ use crate::batch::{Control, Head};
 use crate::gather::{Gather, Thresholds};
 use crate::link::{LinkError, ReceiveLink, SendLink};
 use crate::unsettled::Unsettled;
+use lost::Losses;
 use numbers::Numbers;
 
 /// A stream's number on its link.
@@ -104,6 +106,7 @@ pub struct Queue<P> {
     silent: Option<(u32, u64)>,
     /// Switches of programs that were told in batches that are not consumed: batch, stream, number.
     announced: VecDeque<(u32, StreamNumber, u32)>,
+    losses: Losses,
 }
 
 /// The smallest ring, in bytes, for batches of at most `batch` bytes, of which a sender posts two only when both have room beside
@@ -146,6 +149,7 @@ impl<P: Piece> Queue<P> {
             unanswered: VecDeque::new(),
             silent: None,
             announced: VecDeque::new(),
+            losses: Losses::default(),
         }
     }
 
@@ -266,6 +270,7 @@ impl<P: Piece> Queue<P> {
         while self.unanswered.front().is_some_and(before) {
             self.unanswered.pop_front();
         }
+        self.hear_of_losses(head.consumed);
         self.send.on_delivered(head.delivered, done)
     }
 

@@ -122,6 +122,12 @@ impl Port {
         self.segment.side(AGENT).asleep.store(0, Ordering::Relaxed);
     }
 
+    /// Whether the program takes this agent for gone, and does not read what is published from now on. What was published before is
+    /// read when this is false behind a [`fence_before_ring`].
+    pub fn has_given_up(&self) -> bool {
+        self.segment.side(PROGRAM).gave_up.load(Ordering::Relaxed) != 0
+    }
+
     /// Whether the program has published frames or changed lines that were not looked at.
     pub fn has_news(&self) -> bool {
         Consumer::published_beyond(&self.segment.lane(PROGRAM).producer, self.consumer.head())

@@ -93,6 +93,8 @@ pub(super) struct Engine {
     pub(super) controls: Vec<Control>,
     /// Streams whose programs have something to look at.
     pub(super) touched: Vec<(usize, u32)>,
+    /// Programs that were found not to use this agent any more when they had been given something.
+    pub(super) gave_up: Vec<usize>,
     /// Bells by which these are to be woken, with their programs.
     pub(super) bells: Vec<(usize, u16)>,
     /// Streams that end when their last batch has left.
@@ -162,6 +164,7 @@ impl Engine {
             delivered: Vec::new(),
             controls: Vec::new(),
             touched: Vec::new(),
+            gave_up: Vec::new(),
             bells: Vec::new(),
             ending: Vec::new(),
         }

@@ -4,9 +4,10 @@
 use super::broker::Both;
 use super::engine::Engine;
 use super::program::{GiveError, NO_LINK, Origin, Taken};
+use super::sessions::GAVE_UP;
 use convoy_aggregator::batch::Control;
 use convoy_runtime::agent::protocol::{Message, Reason};
-use convoy_runtime::port::Port;
+use convoy_runtime::port::{Port, fence_before_ring};
 
 /// The other end of a stream within this host: program and slot.
 pub(super) type Joint = (usize, u32);
@@ -71,7 +72,8 @@ impl Engine {
             let given = other.give(to.1, &bytes, origin);
             // Before the sender's copy goes: this agent may die between.
             other.port.iter_mut().for_each(Port::publish);
-            given
+            fence_before_ring();
+            if other.has_given_up() { Err(GiveError::GaveUp) } else { given }
         });
         self.block = bytes;
         self.touched.push(to);
@@ -80,7 +82,8 @@ impl Engine {
             Ok(true) => self.finish_frame(origin),
             Ok(false) => {}
             Err(GiveError::Credit) => self.drop_program(from, "it sent more bytes than it was granted"),
-            Err(GiveError::Lie) => self.drop_program(to.0, "it broke the rules of its channel"),
+            Err(GiveError::Lie(lie)) => self.drop_liar(to.0, lie),
+            Err(GiveError::GaveUp) => self.drop_program(to.0, GAVE_UP),
         }
     }
 

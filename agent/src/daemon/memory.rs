@@ -58,8 +58,8 @@ impl Engine {
     pub(super) fn tell_kept_back(&mut self) {
         let mut short = std::mem::take(&mut self.memory.short);
         for (index, slot) in short.drain(..) {
-            if self.tell_news(index, slot).is_err() {
-                self.drop_program(index, "it broke the rules of its channel");
+            if let Err(lie) = self.tell_news(index, slot) {
+                self.drop_liar(index, lie);
             }
         }
         self.memory.short = short;

@@ -234,7 +234,7 @@ impl Program {
                 continue;
             };
             if !slot.relay.take(u64::from(frame.piece.length)) {
-                return Err(Lie);
+                return Err(Lie("more bytes than credit"));
             }
             if slot.lost {
                 // Stays in the ring: the program sends it again through the kernel, unless it is past that.
@@ -270,6 +270,16 @@ impl Program {
         }
     }
 
+    /// The other host says that it has got a frame. Of a stream that is lost nobody knows which program has got what: its frames stay
+    /// until it has returned.
+    pub(crate) fn delivered(&mut self, frame: u64) {
+        let Some(retained) = self.retained.get(frame.wrapping_sub(self.first) as usize) else { return };
+        let (slot, generation) = (retained.slot, retained.generation);
+        if !self.slot(slot).is_some_and(|known| known.lost && known.generation == generation) {
+            self.finish(frame);
+        }
+    }
+
     /// Nobody needs the frames of a slot any more.
     pub(crate) fn finish_of(&mut self, slot: u32) {
         let Some(generation) = self.slot(slot).map(|slot| slot.generation) else { return };
@@ -297,6 +307,11 @@ impl Program {
         !self.retained.is_empty()
     }
 
+    /// Whether it takes this agent for gone, and reads nothing any more.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.port.as_ref().is_some_and(Port::has_given_up)
+    }
+
     /// Gives bytes to the program: true when all found room, otherwise the rest is held.
     pub(crate) fn give(&mut self, slot: u32, bytes: &[u8], origin: Origin) -> Result<bool, GiveError> {
         let Some(known) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return Ok(true) };
@@ -309,9 +324,12 @@ impl Program {
         }
         let generation = known.generation;
         let Some(port) = &mut self.port else { return Ok(true) };
+        if port.has_given_up() {
+            return Err(GiveError::GaveUp);
+        }
         let mut done = 0;
         if self.overflow.is_empty() {
-            done = port.put(slot, generation, bytes).map_err(|Lie| GiveError::Lie)?;
+            done = port.put(slot, generation, bytes).map_err(GiveError::Lie)?;
             if done == bytes.len() {
                 return Ok(true);
             }
@@ -342,7 +360,7 @@ impl Program {
         let line = port.line(slot, known.generation);
         let said = said(&line);
         if !known.relay.is_possible(&said) {
-            return Err(Lie);
+            return Err(Lie("a line that cannot be"));
         }
         let before = known.relay.promised();
         known.relay.tell(&said, ahead, tell);
@@ -368,5 +386,7 @@ pub(crate) enum GiveError {
     /// The other host sent more than it was granted.
     Credit,
     /// The program lies.
-    Lie,
+    Lie(Lie),
+    /// The program does not read any more.
+    GaveUp,
 }

@@ -3,11 +3,13 @@
 use super::engine::Engine;
 use super::large;
 use super::link::LinkState;
-use super::program::{GiveError, Origin, Program};
+use super::program::{GiveError, NO_LINK, Origin, Program};
+use super::sessions::GAVE_UP;
 use convoy_aggregator::batch::{Control, HEAD_BYTES, Head, Record, Records};
 use convoy_aggregator::link::{BATCH_BYTES, UNIT};
 use convoy_fabric::Event;
 use convoy_runtime::port::{Port, SlotState, fence_before_ring};
+use std::collections::BTreeSet;
 
 impl Engine {
     /// Lets the rails make progress and takes what has arrived. True when there was anything.
@@ -24,6 +26,7 @@ impl Engine {
         self.events = events;
         any |= self.retry_overflow();
         self.wake_touched();
+        self.end_those_who_gave_up();
         any
     }
 
@@ -119,7 +122,7 @@ impl Engine {
         let frames = link.queue.take_sent(sequence);
         for (program, frame) in &frames {
             if let Some(program) = self.programs.get_mut(*program).and_then(Option::as_mut) {
-                program.finish(*frame);
+                program.delivered(*frame);
             }
         }
         link.queue.return_list(frames);
@@ -154,7 +157,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Bytes for a program: false when they wait for room.
+    /// Bytes for a program: false when they wait, for room or for the news that nobody gets them.
     pub(super) fn take_data(
         &mut self,
         index: usize,
@@ -164,7 +167,7 @@ impl Engine {
     ) -> Result<bool, String> {
         let Some(link) = self.links[index].as_mut() else { return Ok(true) };
         link.counters.payload_received += bytes.len() as u64;
-        let Some(stream) = link.queue.stream(number) else { return Ok(true) };
+        let Some(stream) = link.queue.stream(number) else { return Ok(!link.queue.withhold(sequence)) };
         let (program, slot) = (stream.program, stream.slot);
         let Some(known) = self.programs.get_mut(program).and_then(Option::as_mut) else { return Ok(true) };
         match known.give(slot, bytes, Origin::Batch { link: index, sequence }) {
@@ -176,10 +179,29 @@ impl Engine {
                 Ok(at_once)
             }
             Err(GiveError::Credit) => Err("more bytes than credit".into()),
-            Err(GiveError::Lie) => {
-                self.drop_program(program, "it broke the rules of its channel");
-                Ok(true)
+            Err(GiveError::Lie(lie)) => {
+                self.drop_liar(program, lie);
+                Ok(!self.withhold(index, sequence))
             }
+            Err(GiveError::GaveUp) => {
+                self.drop_program(program, GAVE_UP);
+                Ok(!self.withhold(index, sequence))
+            }
+        }
+    }
+
+    /// Bytes of a batch reach no program: whether the batch must wait for the other host to hear of that.
+    fn withhold(&mut self, index: usize, sequence: u32) -> bool {
+        self.links[index].as_mut().is_some_and(|link| link.queue.withhold(sequence))
+    }
+
+    /// Bytes that waited for room at a program reach nobody.
+    pub(super) fn drop_held(&mut self, origin: Origin) {
+        match origin {
+            // Its program is told of the loss and keeps the frame.
+            Origin::Frame { .. } => {}
+            Origin::Batch { link, sequence } if link != NO_LINK && self.withhold(link, sequence) => {}
+            Origin::Batch { .. } => self.hand_over(origin),
         }
     }
 
@@ -304,9 +326,12 @@ impl Engine {
         let held = program.overflow.front_mut()?;
         let port = program.port.as_mut()?;
         let rest = held.bytes.get(held.done..).unwrap_or_default();
-        let Ok(done) = port.put(held.slot, held.generation, rest) else {
-            self.drop_program(index, "it broke the rules of its channel");
-            return None;
+        let done = match port.put(held.slot, held.generation, rest) {
+            Ok(done) => done,
+            Err(lie) => {
+                self.drop_liar(index, lie);
+                return None;
+            }
         };
         held.done += done;
         self.touched.push((index, held.slot));
@@ -316,6 +341,11 @@ impl Engine {
         let (slot, origin) = (held.slot, held.origin);
         // Before the sender's copy goes: this agent may die between.
         port.publish();
+        fence_before_ring();
+        if port.has_given_up() {
+            self.drop_program(index, GAVE_UP);
+            return None;
+        }
         program.overflow.pop_front();
         self.hand_over(origin);
         let over = self.programs[index].as_mut().and_then(|program| {
@@ -351,6 +381,9 @@ impl Engine {
         fence_before_ring();
         for (program, slot) in self.touched.drain(..) {
             let port = self.programs[program].as_ref().and_then(|program| program.port.as_ref());
+            if port.is_some_and(Port::has_given_up) && !self.gave_up.contains(&program) {
+                self.gave_up.push(program);
+            }
             for bell in port.into_iter().flat_map(|port| port.bells(slot)) {
                 // Once for all streams that are waited for by it.
                 if self.bells.len() >= MOST_BELLS || !self.bells.contains(&(program, bell)) {
@@ -361,6 +394,23 @@ impl Engine {
         for (program, bell) in self.bells.drain(..) {
             if let Some(port) = self.programs[program].as_ref().and_then(|program| program.port.as_ref()) {
                 self.counters.doorbells_rung += u64::from(port.ring(bell));
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Ends the channels of programs that were given something when they had taken this agent for gone already. Which of it they have
+    /// seen is not known: with the links that it came by, nothing of it is said to be delivered.
+    fn end_those_who_gave_up(&mut self) {
+        for index in core::mem::take(&mut self.gave_up) {
+            let program = self.programs[index].as_ref().filter(|program| program.has_given_up());
+            let links = program.into_iter().flat_map(Program::streams).map(|(_, slot)| slot.link);
+            let links: BTreeSet<usize> = links.filter(|link| *link != NO_LINK).collect();
+            let found = program.is_some();
+            links.into_iter().for_each(|link| self.lose_link(link, GAVE_UP));
+            if found {
+                self.drop_program(index, GAVE_UP);
             }
         }
     }

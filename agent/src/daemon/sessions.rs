@@ -7,7 +7,7 @@ use super::users::Hearing;
 use super::wait::Token;
 use convoy_runtime::agent::protocol::{Message, Reason, VERSION};
 use convoy_runtime::agent::server::{self, Heard};
-use convoy_runtime::port::{Port, SlotState};
+use convoy_runtime::port::{Lie, Port, SlotState};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,6 +19,9 @@ pub(super) struct Ends {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
 }
+
+/// Why the channel of a program ends that lives and does not use it any more.
+pub(super) const GAVE_UP: &str = "it has had no answer for too long";
 
 impl Ends {
     /// The connection whose other end says that it is `local`, to `remote`.
@@ -203,9 +206,12 @@ impl Engine {
     }
 
     /// A program has ended, or its last copy of the socket is closed: what it has sent is passed on, and then the end of
-    /// its streams.
+    /// its streams. One that takes this agent for gone goes on without it.
     fn program_ended(&mut self, index: usize) {
         let Some(program) = self.programs[index].as_mut() else { return };
+        if program.has_given_up() {
+            return self.drop_program(index, GAVE_UP);
+        }
         tracing::debug!(pid = program.session.pid, program = program.name, "program ended");
         self.waiter.remove(program.session.as_fd());
         program.gone = true;
@@ -244,6 +250,14 @@ impl Engine {
         }
     }
 
+    /// Ends the channel of a program that has written what cannot be.
+    pub(super) fn drop_liar(&mut self, index: usize, Lie(what): Lie) {
+        if self.programs[index].as_ref().is_some_and(Program::has_given_up) {
+            return self.drop_program(index, GAVE_UP);
+        }
+        self.drop_program(index, &format!("it broke the rules of its channel: {what}"));
+    }
+
     /// Ends a program's channel: its streams cannot go on here.
     pub(super) fn drop_program(&mut self, index: usize, reason: &str) {
         let Some(program) = self.programs[index].take() else { return };
@@ -258,7 +272,6 @@ impl Engine {
         for link in self.links.iter_mut().flatten() {
             link.queue.forget_program(index);
         }
-        program.overflow.iter().for_each(|held| self.hand_over(held.origin));
         let joint: Vec<Joint> = program.streams().filter_map(|(_, slot)| slot.joint).collect();
         self.lose_streams(joint);
         for (_, slot) in program.streams() {
@@ -266,6 +279,8 @@ impl Engine {
                 link.queue.abandon(slot.stream, self.now_us);
             }
         }
+        // After that, for which they wait.
+        program.overflow.iter().for_each(|held| self.drop_held(held.origin));
         // With what it has sent and nobody will hear.
         self.users.close(program.session.uid, program.session.into());
     }

@@ -39,8 +39,8 @@ impl Engine {
                 }
                 any
             }
-            Err(Lie) => {
-                self.drop_program(index, "it broke the rules of its channel");
+            Err(lie) => {
+                self.drop_liar(index, lie);
                 true
             }
         }

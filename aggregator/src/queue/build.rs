@@ -97,8 +97,11 @@ impl<P: Piece> Queue<P> {
             if !writer.control(stream, control) {
                 break;
             }
-            if let Control::Announce { number, .. } = control {
-                self.announced.push_back((self.send.next_sequence(), stream, number));
+            let sequence = self.send.next_sequence();
+            match control {
+                Control::Announce { number, .. } => self.announced.push_back((sequence, stream, number)),
+                Control::Lost => self.losses.on_written(sequence),
+                _ => {}
             }
             self.controls.pop_front();
         }

@@ -3,7 +3,6 @@
 use alloc::collections::VecDeque;
 
 use super::{Piece, Queue, Stream, StreamNumber};
-use crate::batch::Control;
 
 /// The numbers that one end hands out.
 #[derive(Clone, Debug)]
@@ -98,13 +97,13 @@ impl<P: Piece> Queue<P> {
     /// number is not used again for a while.
     pub fn abandon(&mut self, number: StreamNumber, now_us: u64) {
         self.leave_for_long(number, now_us);
-        self.controls.push_back((number, Control::Lost));
+        self.tell_lost(number);
     }
 
     /// The other side takes a stream for open of which nothing is known here any more: it is told so, if that is true.
     pub fn disown(&mut self, number: StreamNumber) {
         if self.stream(number).is_none() {
-            self.controls.push_back((number, Control::Lost));
+            self.tell_lost(number);
         }
     }
 

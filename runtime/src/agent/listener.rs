@@ -9,7 +9,7 @@ use super::protocol::{BYTES, Message};
 use crate::background::Background;
 use crate::channel::{self, Channel};
 use crate::{sys, table};
-use core::sync::atomic::{AtomicI32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, Ordering, fence};
 
 /// Between two looks whether the process has other threads at all.
 const LOOK_S: i64 = 20;
@@ -25,6 +25,10 @@ const BUSY_NS: i64 = 2_000_000;
 /// Event counter by which the thread is woken; -1 before the first.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 
+/// Set by the thread before it looks whether there are streams, and left so while it sleeps for long because there are none. Whoever
+/// opens one clears it and wakes the thread: SeqCst fences between what each writes and reads.
+static IDLE: AtomicBool = AtomicBool::new(false);
+
 /// The thread.
 pub static THREAD: Background = Background::new("convoy-agent");
 
@@ -36,6 +40,14 @@ pub fn running() -> bool {
 /// Wakes the thread, which has something to do that does not come from its sockets. Starts it if need be.
 pub fn wake() {
     if running() {
+        ring();
+    }
+}
+
+/// A stream over the agent was opened: from now on the thread looks whether the agent is there.
+pub fn stream_opened() {
+    fence(Ordering::SeqCst);
+    if IDLE.swap(false, Ordering::Relaxed) {
         ring();
     }
 }
@@ -99,8 +111,7 @@ fn hear_until_idle(state: &mut State) {
         set.push(libc::pollfd { fd: waker(), events: libc::POLLIN, revents: 0 });
         set.extend(failover.poll_set());
         let busy = !failover.is_idle();
-        let streams =
-            channel::all().any(|channel| is_own(channel) && channel.streams.load(Ordering::Relaxed) > 0);
+        let streams = has_streams();
         let mut limit = match (busy, streams || !closing.is_empty()) {
             (true, _) => libc::timespec { tv_sec: 0, tv_nsec: BUSY_NS },
             (false, true) => libc::timespec { tv_sec: PING_S, tv_nsec: 0 },
@@ -182,6 +193,17 @@ impl Ping {
         }
         true
     }
+}
+
+/// Whether this process has streams over its agent. If not, whoever opens one wakes this thread.
+fn has_streams() -> bool {
+    IDLE.store(true, Ordering::Relaxed);
+    fence(Ordering::SeqCst);
+    let found = channel::all().any(|channel| is_own(channel) && channel.streams.load(Ordering::Relaxed) > 0);
+    if found {
+        IDLE.store(false, Ordering::Relaxed);
+    }
+    found
 }
 
 /// Whether this process, and not its parent, has made the channel to the agent.

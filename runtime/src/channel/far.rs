@@ -237,6 +237,9 @@ impl Channel {
     pub fn lose_agent(&self) {
         if let Some(way) = &self.way {
             way.lost.store(true, Ordering::SeqCst);
+            self.own_side().gave_up.store(1, Ordering::Relaxed);
+            // Before the last look at what the agent has published: see there.
+            fence(Ordering::SeqCst);
             // An agent that was only slow learns of it, too.
             let _ = sys::shutdown(way.socket.load(Ordering::Relaxed), libc::SHUT_RDWR);
             let open = |slot: &u32| {

@@ -35,7 +35,7 @@ impl Port {
     /// The cursor is impossible.
     pub fn refresh(&mut self) -> Result<bool, Lie> {
         let capacity = self.capacity();
-        self.consumer.refresh(&self.segment.lane(PROGRAM).producer, capacity).map_err(|_| Lie)
+        self.consumer.refresh(&self.segment.lane(PROGRAM).producer, capacity)
     }
 
     /// The next frame. Its payload stays where it is until [`Port::release`].
@@ -49,7 +49,7 @@ impl Port {
                 return Ok(None);
             }
             let checked = self.segment.header_at(PROGRAM, offset, available);
-            let (header, span) = checked.map_err(|_| Lie)?;
+            let (header, span) = checked.map_err(Lie)?;
             let piece = match header.kind {
                 Kind::Pad => {
                     self.consumer.advance(span);
@@ -59,14 +59,17 @@ impl Port {
                     Piece { length: header.length, block: None, offset: offset + wire::HEADER_BYTES }
                 }
                 Kind::Block => {
-                    let named = self.segment.block_at(PROGRAM, offset, header).map_err(|_| Lie)?;
+                    let named = self.segment.block_at(PROGRAM, offset, header).map_err(Lie)?;
                     self.name(named.block)?;
                     Piece { length: named.length, block: Some(named.block), offset: 0 }
                 }
             };
             // Nobody sends no bytes: such frames would cost the agent something and the sender no credit.
-            if header.slot >= self.slots() || piece.length == 0 {
-                return Err(Lie);
+            if header.slot >= self.slots() {
+                return Err(Lie("impossible stream"));
+            }
+            if piece.length == 0 {
+                return Err(Lie("a frame without bytes"));
             }
             self.consumer.advance(span);
             let end = self.consumer.head();
@@ -95,10 +98,11 @@ impl Port {
     /// Notes that a frame names a block, which none does yet: what a program makes others hold is as large as its memory at
     /// most.
     pub(super) fn name(&mut self, block: u32) -> Result<(), Lie> {
-        let (word, bit) = (self.named.get_mut(block as usize / 64).ok_or(Lie)?, 1 << (block % 64));
+        let (word, bit) =
+            (self.named.get_mut(block as usize / 64).ok_or(Lie("impossible block"))?, 1 << (block % 64));
         let known = *word & bit != 0;
         *word |= bit;
-        if known { Err(Lie) } else { Ok(()) }
+        if known { Err(Lie("a block that another frame names")) } else { Ok(()) }
     }
 
     /// Gives a block back to the program.

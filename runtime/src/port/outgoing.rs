@@ -90,7 +90,7 @@ impl Port {
     pub fn set_bell(&mut self, number: u16, fifo: OwnedFd) -> Result<Option<OwnedFd>, Lie> {
         let index = number as usize;
         if index >= BELLS {
-            return Err(Lie);
+            return Err(Lie("impossible bell"));
         }
         if self.fifos.len() <= index {
             self.fifos.resize_with(index + 1, || None);

@@ -58,6 +58,7 @@ fn finish(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) -> bo
 
 /// News of a loss that came before the stream was there were not followed.
 fn joined(channel: &Channel, slot: u32, generation: u8) {
+    listener::stream_opened();
     if channel.is_lost(slot, generation) {
         failover::note(channel, slot);
         listener::wake();

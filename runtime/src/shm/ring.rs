@@ -35,9 +35,12 @@ pub struct ConsumerLine {
     head: AtomicU64,
 }
 
-/// A cursor from the other side that cannot be true.
+/// Something that the other side wrote cannot be true: what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lie;
+pub struct Lie(pub &'static str);
+
+/// A cursor.
+const CURSOR: Lie = Lie("impossible cursor");
 
 /// The producer's own cursors; guarded by the sending lock.
 #[repr(C)]
@@ -68,7 +71,7 @@ impl Producer {
         }
         let head = line.head.load(Ordering::Acquire);
         if head > self.tail || head < self.cached_head || head & 7 != 0 {
-            return Err(Lie);
+            return Err(CURSOR);
         }
         self.cached_head = head;
         Ok(self.tail + bytes - head <= capacity)
@@ -78,7 +81,7 @@ impl Producer {
     pub fn unreleased(&self, line: &ConsumerLine, capacity: u64) -> Result<(u64, u64), Lie> {
         let head = line.head.load(Ordering::Acquire);
         if head > self.tail || self.tail - head > capacity || head & 7 != 0 {
-            return Err(Lie);
+            return Err(CURSOR);
         }
         Ok((head, self.tail))
     }
@@ -118,7 +121,7 @@ impl Consumer {
     pub fn refresh(&mut self, line: &ProducerLine, capacity: u64) -> Result<bool, Lie> {
         let tail = line.tail.load(Ordering::Acquire).max(self.revealed);
         if tail < self.tail || tail - self.released > capacity || tail & 7 != 0 {
-            return Err(Lie);
+            return Err(CURSOR);
         }
         self.tail = tail;
         Ok(tail != self.head)
@@ -131,7 +134,7 @@ impl Consumer {
             return Ok(false);
         }
         if written - self.head > capacity || written & 7 != 0 {
-            return Err(Lie);
+            return Err(CURSOR);
         }
         self.revealed = written;
         Ok(true)

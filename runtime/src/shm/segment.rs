@@ -97,6 +97,10 @@ pub struct SideHeader {
     pub asleep: AtomicU32,
     /// Threads of this side that may be asleep; not used where the other side is an agent.
     pub sleepers: SleepWord,
+    /// 1 once the program, as this side, takes the agent for gone: it looks once more for what is published, and never again. Set by
+    /// the program, with a SeqCst fence before that look; read by the agent behind a SeqCst fence after it has published. So the
+    /// program has seen what the agent has published when it finds 0.
+    pub gave_up: AtomicU32,
 }
 
 /// Cursor lines of one direction and the blocks that come back to its sender.

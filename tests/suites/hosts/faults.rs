@@ -81,6 +81,36 @@ fn servers_agent_stands_still(provider: &str) {
     agent_stands_still(provider, 1);
 }
 
+/// A program takes its agent for gone when that comes back with bytes for it, of which it tells the other agent before that and its
+/// program know of anything: both have stood still meanwhile.
+#[test]
+fn agent_comes_back_too_late_for_its_program() {
+    // How long each of them stands still, not waits for anything.
+    let pause = |seconds| std::thread::sleep(std::time::Duration::from_secs_f64(seconds));
+    convoy(TCP, &Plan::pair(), |world| {
+        world.start_agents();
+        for round in 0..2 {
+            let pair = load(world, 7000 + 1000 * round, "--io blocking");
+            let late = world.host(1);
+            late.signal_agent(libc::SIGSTOP);
+            pause(0.01);
+            pair.client.signal(libc::SIGSTOP);
+            pause(2.0);
+            // Otherwise it would notice.
+            world.host(0).signal_agent(libc::SIGSTOP);
+            pause(5.5);
+            late.signal_agent(libc::SIGCONT);
+            pause(0.3);
+            world.host(0).signal_agent(libc::SIGCONT);
+            pause(0.5);
+            pair.client.signal(libc::SIGCONT);
+            survived(world, pair, 6);
+        }
+        failed_over(world);
+        accelerated_again(world, 6000);
+    });
+}
+
 /// The wire is pulled and put in again. A link that outlives this has lost nothing.
 fn interface_goes_down_and_up(provider: &str) {
     convoy(provider, &Plan::pair(), |world| {
