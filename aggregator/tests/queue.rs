@@ -66,3 +66,33 @@ fn an_end_is_told_again_to_who_did_not_know_the_stream() {
     assert_eq!(queue.controls.pop_front(), Some((0, Control::Lost)));
     assert!(queue.controls.is_empty());
 }
+
+/// What comes for a stream that was lost here is not delivered, and the sender keeps it, until it has heard of the loss.
+#[test]
+fn bytes_of_a_lost_stream_wait_for_the_news() -> Result<(), LinkError> {
+    let mut queue: Queue<Bytes> = Queue::new(1 << 16, false, Thresholds::default());
+    assert!(queue.enter(0, 7, 3, true));
+    let mut arrive = |queue: &mut Queue<Bytes>, sequence: u32| {
+        queue.receive.arrived(sequence << 16);
+        assert_eq!(queue.receive.next_batch(), Some((sequence, 0)));
+        let waits = queue.stream(0).is_none() && queue.withhold(sequence);
+        queue.on_records(sequence, true, false, u32::from(waits), 0);
+        waits
+    };
+    assert!(!arrive(&mut queue, 0));
+    queue.abandon(0, 0);
+    assert!(arrive(&mut queue, 1));
+    assert_eq!(queue.receive.cursors(), (2, 1), "the news wait to be sent");
+    let built = queue.build(&mut [0; 256], 0, |_, _, _, _| {});
+    let told = built.place.map(|place| place.sequence);
+    queue.on_sent(built);
+    assert!(arrive(&mut queue, 2));
+    hear(&mut queue, 0)?;
+    assert_eq!(queue.receive.cursors(), (3, 1), "they are on their way");
+    assert_eq!(told, Some(0));
+    hear(&mut queue, 1)?;
+    assert_eq!(queue.receive.cursors(), (3, 3), "the other side knows");
+    assert!(!arrive(&mut queue, 3), "nobody has anything to keep");
+    assert_eq!(queue.receive.cursors(), (4, 4));
+    Ok(())
+}
