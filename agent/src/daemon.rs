@@ -17,6 +17,7 @@
 mod background;
 mod broker;
 mod closer;
+mod deliver;
 mod engine;
 mod hand_over;
 mod hosts;

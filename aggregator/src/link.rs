@@ -252,7 +252,11 @@ impl ReceiveLink {
 
     /// A batch with nothing held is delivered; one that has older undelivered ones in front is to be told by itself.
     pub fn delivered(&mut self, sequence: u32) {
-        if self.cursors().1 != self.expected && !self.undelivered.contains(sequence) {
+        let (_, delivered) = self.cursors();
+        if !is_old(sequence.wrapping_sub(delivered))
+            && !self.undelivered.contains(sequence)
+            && delivered != self.expected
+        {
             self.early.push_back(sequence);
         }
     }

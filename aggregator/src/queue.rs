@@ -288,6 +288,12 @@ impl<P: Piece> Queue<P> {
         }
     }
 
+    /// What batches have brought to programs is published, which was one part of each of them.
+    pub fn on_published(&mut self, sequences: impl Iterator<Item = u32> + Clone) {
+        sequences.clone().for_each(|sequence| self.receive.hand_over(sequence));
+        sequences.for_each(|sequence| self.receive.delivered(sequence));
+    }
+
     /// A part of a batch that waited for room has found it.
     pub fn on_handed_over(&mut self, sequence: u32) {
         self.receive.hand_over(sequence);

@@ -93,6 +93,8 @@ pub(super) struct Engine {
     pub(super) controls: Vec<Control>,
     /// Streams whose programs have something to look at.
     pub(super) touched: Vec<(usize, u32)>,
+    /// Batches that have come in this round, by link, its token and their number.
+    pub(super) unpublished: Vec<(usize, u64, u32)>,
     /// Programs that were found not to use this agent any more when they had been given something.
     pub(super) gave_up: Vec<usize>,
     /// Bells by which these are to be woken, with their programs.
@@ -165,6 +167,7 @@ impl Engine {
             controls: Vec::new(),
             touched: Vec::new(),
             gave_up: Vec::new(),
+            unpublished: Vec::new(),
             bells: Vec::new(),
             ending: Vec::new(),
         }

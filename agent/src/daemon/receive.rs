@@ -3,13 +3,12 @@
 use super::engine::Engine;
 use super::large;
 use super::link::LinkState;
-use super::program::{GiveError, NO_LINK, Origin, Program};
+use super::program::{GiveError, Origin, Program};
 use super::sessions::GAVE_UP;
 use convoy_aggregator::batch::{Control, HEAD_BYTES, Head, Record, Records};
 use convoy_aggregator::link::{BATCH_BYTES, UNIT};
 use convoy_fabric::Event;
-use convoy_runtime::port::{Port, SlotState, fence_before_ring};
-use std::collections::BTreeSet;
+use convoy_runtime::port::{Port, SlotState};
 
 impl Engine {
     /// Lets the rails make progress and takes what has arrived. True when there was anything.
@@ -24,9 +23,10 @@ impl Engine {
             }
         }
         self.events = events;
+        self.wake_touched();
+        self.deliver_batches();
         any |= self.retry_overflow();
         self.wake_touched();
-        self.end_those_who_gave_up();
         any
     }
 
@@ -152,7 +152,11 @@ impl Engine {
             }
         }
         if let Some(link) = self.links[index].as_mut() {
-            link.queue.on_records(sequence, any, awaited, held, self.now_us);
+            // One part more: what it has brought is to be published first.
+            link.queue.on_records(sequence, any, awaited, held + u32::from(any), self.now_us);
+            if any {
+                self.unpublished.push((index, link.token, sequence));
+            }
         }
         Ok(())
     }
@@ -187,21 +191,6 @@ impl Engine {
                 self.drop_program(program, GAVE_UP);
                 Ok(!self.withhold(index, sequence))
             }
-        }
-    }
-
-    /// Bytes of a batch reach no program: whether the batch must wait for the other host to hear of that.
-    fn withhold(&mut self, index: usize, sequence: u32) -> bool {
-        self.links[index].as_mut().is_some_and(|link| link.queue.withhold(sequence))
-    }
-
-    /// Bytes that waited for room at a program reach nobody.
-    pub(super) fn drop_held(&mut self, origin: Origin) {
-        match origin {
-            // Its program is told of the loss and keeps the frame.
-            Origin::Frame { .. } => {}
-            Origin::Batch { link, sequence } if link != NO_LINK && self.withhold(link, sequence) => {}
-            Origin::Batch { .. } => self.hand_over(origin),
         }
     }
 
@@ -259,7 +248,7 @@ impl Engine {
         }
     }
 
-    fn say_closed(&mut self, index: usize, slot: u32) {
+    pub(super) fn say_closed(&mut self, index: usize, slot: u32) {
         let Some(program) = self.programs[index].as_mut() else { return };
         let Some(generation) = program.slot(slot).map(|known| known.generation) else { return };
         if let Some(port) = &mut program.port {
@@ -305,119 +294,7 @@ impl Engine {
             self.end_if_over(index, slot);
         }
     }
-
-    /// Gives programs what their rings had no room for. True when anything moved.
-    fn retry_overflow(&mut self) -> bool {
-        let mut any = false;
-        for index in 0..self.programs.len() {
-            while self.programs[index].as_ref().is_some_and(|program| !program.overflow.is_empty()) {
-                match self.give_held(index) {
-                    Some(true) => any = true,
-                    _ => break,
-                }
-            }
-        }
-        any
-    }
-
-    /// The first held bytes of a program: true when all of them found room.
-    fn give_held(&mut self, index: usize) -> Option<bool> {
-        let program = self.programs[index].as_mut()?;
-        let held = program.overflow.front_mut()?;
-        let port = program.port.as_mut()?;
-        let rest = held.bytes.get(held.done..).unwrap_or_default();
-        let done = match port.put(held.slot, held.generation, rest) {
-            Ok(done) => done,
-            Err(lie) => {
-                self.drop_liar(index, lie);
-                return None;
-            }
-        };
-        held.done += done;
-        self.touched.push((index, held.slot));
-        if held.done < held.bytes.len() {
-            return Some(false);
-        }
-        let (slot, origin) = (held.slot, held.origin);
-        // Before the sender's copy goes: this agent may die between.
-        port.publish();
-        fence_before_ring();
-        if port.has_given_up() {
-            self.drop_program(index, GAVE_UP);
-            return None;
-        }
-        program.overflow.pop_front();
-        self.hand_over(origin);
-        let over = self.programs[index].as_mut().and_then(|program| {
-            let waits = program.overflow.iter().any(|held| held.slot == slot);
-            program.slot(slot).map(|known| known.there_closed && !waits)
-        });
-        if over == Some(true) {
-            self.say_closed(index, slot);
-        }
-        Some(true)
-    }
-
-    /// Bytes that were held are with their program, or nobody wants them any more.
-    pub(super) fn hand_over(&mut self, origin: Origin) {
-        self.finish_frame(origin);
-        if let Origin::Batch { link, sequence } = origin
-            && let Some(link) = self.links.get_mut(link).and_then(Option::as_mut)
-        {
-            link.queue.on_handed_over(sequence);
-        }
-    }
-
-    /// Publishes what programs were given and wakes those who wait for it.
-    pub(super) fn wake_touched(&mut self) {
-        if self.touched.is_empty() {
-            return;
-        }
-        for (program, _) in &self.touched {
-            if let Some(port) = self.programs[*program].as_mut().and_then(|program| program.port.as_mut()) {
-                port.publish();
-            }
-        }
-        fence_before_ring();
-        for (program, slot) in self.touched.drain(..) {
-            let port = self.programs[program].as_ref().and_then(|program| program.port.as_ref());
-            if port.is_some_and(Port::has_given_up) && !self.gave_up.contains(&program) {
-                self.gave_up.push(program);
-            }
-            for bell in port.into_iter().flat_map(|port| port.bells(slot)) {
-                // Once for all streams that are waited for by it.
-                if self.bells.len() >= MOST_BELLS || !self.bells.contains(&(program, bell)) {
-                    self.bells.push((program, bell));
-                }
-            }
-        }
-        for (program, bell) in self.bells.drain(..) {
-            if let Some(port) = self.programs[program].as_ref().and_then(|program| program.port.as_ref()) {
-                self.counters.doorbells_rung += u64::from(port.ring(bell));
-            }
-        }
-    }
 }
-
-impl Engine {
-    /// Ends the channels of programs that were given something when they had taken this agent for gone already. Which of it they have
-    /// seen is not known: with the links that it came by, nothing of it is said to be delivered.
-    fn end_those_who_gave_up(&mut self) {
-        for index in core::mem::take(&mut self.gave_up) {
-            let program = self.programs[index].as_ref().filter(|program| program.has_given_up());
-            let links = program.into_iter().flat_map(Program::streams).map(|(_, slot)| slot.link);
-            let links: BTreeSet<usize> = links.filter(|link| *link != NO_LINK).collect();
-            let found = program.is_some();
-            links.into_iter().for_each(|link| self.lose_link(link, GAVE_UP));
-            if found {
-                self.drop_program(index, GAVE_UP);
-            }
-        }
-    }
-}
-
-/// From so many bells on, none is looked for before it is noted once more.
-const MOST_BELLS: usize = 32;
 
 impl Program {
     /// What the other end of a stream says. What the program would take for a lie of its channel is refused here.
