@@ -158,6 +158,11 @@ impl<'w> Field<'w> {
         }
     }
 
+    /// Connections that were cut short so far.
+    pub fn cut_short(&self) -> u64 {
+        self.clients.iter().map(|client| client.now().ends).sum()
+    }
+
     /// Ends clients and then servers in good order: what was done for each kind, and over which way.
     pub fn finish(self) -> Vec<String> {
         fs::write(&self.stop, "").expect("a file");

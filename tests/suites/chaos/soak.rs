@@ -1,5 +1,5 @@
 //! The soak: servers and clients that live all the time, connections that come and go, agents that are replaced, killed and
-//! started again. What those who live hold must not grow.
+//! started again. What those who live hold must not grow, and none of their connections may be cut short.
 
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,8 @@ fn what_programs_hold_does_not_grow() {
     let (mut random, began) = (Random::new(seed), Instant::now());
     let (mut watched, mut changes) = (Watched::default(), [0u64; 2]);
     field.gets_on(20);
+    // While servers were still starting.
+    let refused = field.cut_short();
     // A short one sees one change of an agent all the same.
     let mut change_at = began + (limit / 3).min(Duration::from_secs(AGENT_SECONDS));
     while began.elapsed() < limit {
@@ -60,6 +62,7 @@ fn what_programs_hold_does_not_grow() {
         }
     }
     field.gets_on(100);
+    let cut_short = field.cut_short() - refused;
     let lines = field.finish();
     println!(
         "seed {seed}, {:.1} minutes, {} agents killed and started again, {} replaced",
@@ -71,6 +74,7 @@ fn what_programs_hold_does_not_grow() {
     let grown = watched.report();
     drop(place);
     let counters = world.finish();
+    assert_eq!(cut_short, 0, "connections that would have lived without Convoy");
     // In a short one everything is still warming up.
     assert!(grown.is_empty() || limit < Duration::from_secs(300), "{grown:?}");
     if mode == Mode::Native {
