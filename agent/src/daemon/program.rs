@@ -360,6 +360,7 @@ impl Program {
         let line = port.line(slot, known.generation);
         let said = said(&line);
         if !known.relay.is_possible(&said) {
+            tracing::info!(pid = self.session.pid, slot, lost = known.lost, ?said, relay = ?known.relay, "a line that cannot be");
             return Err(Lie("a line that cannot be"));
         }
         let before = known.relay.promised();

@@ -42,11 +42,18 @@ pub fn note(channel: &Channel, slot: u32) {
         return;
     }
     let Some(generation) = generation(channel, slot) else { return };
-    if channel.is_joined(slot) && !channel.is_settled(slot) {
+    let settles = channel.is_joined(slot) && !channel.is_settled(slot);
+    if settles || other_has_begun(channel, slot) {
         REQUESTS.lock().push(Request { channel: channel.index, slot, generation });
     } else {
         end(channel, slot, generation, Recovery::Quiet);
     }
+}
+
+/// Whether the other end's mark is there already. Who waits may have been woken for it before this stream was there, and is not
+/// woken again.
+fn other_has_begun(channel: &Channel, slot: u32) -> bool {
+    socket_of(channel, slot).is_some_and(|(_, socket)| is_marked(socket.fd.load(Ordering::Relaxed)))
 }
 
 /// The other end has begun to return: so does this one. From a thread of the program.
