@@ -72,7 +72,7 @@ fn an_end_is_told_again_to_who_did_not_know_the_stream() {
 fn bytes_of_a_lost_stream_wait_for_the_news() -> Result<(), LinkError> {
     let mut queue: Queue<Bytes> = Queue::new(1 << 16, false, Thresholds::default());
     assert!(queue.enter(0, 7, 3, true));
-    let mut arrive = |queue: &mut Queue<Bytes>, sequence: u32| {
+    let arrive = |queue: &mut Queue<Bytes>, sequence: u32| {
         queue.receive.arrived(sequence << 16);
         assert_eq!(queue.receive.next_batch(), Some((sequence, 0)));
         let waits = queue.stream(0).is_none() && queue.withhold(sequence);
