@@ -114,15 +114,24 @@ impl Watched {
                 None => self.all.push(Series { name, samples: vec![sample] }),
             }
         }
+        // About once a minute, for whoever ends the soak before it ends.
+        if self.all.first().is_some_and(|series| series.samples.len().is_multiple_of(30)) {
+            self.save();
+        }
     }
 
-    /// Prints a table and writes the file; what has grown.
-    fn report(&self) -> Vec<String> {
+    /// Writes the file of all samples so far.
+    fn save(&self) {
         if let Some(path) = std::env::var_os("SOAK_FILE") {
             let csv: String = self.all.iter().map(Series::csv).collect();
             let head = "who,seconds,anonymous_kib,resident_kib,descriptors,threads\n";
             std::fs::write(&path, format!("{head}{csv}")).expect("the file of samples");
         }
+    }
+
+    /// Prints a table; what has grown.
+    fn report(&self) -> Vec<String> {
+        self.save();
         let mut grown = Vec::new();
         for series in &self.all {
             let (text, more) = series.judge();
