@@ -74,7 +74,9 @@ fn postgres(world: &World, host: Host<'_>, address: &str, port: &str) -> Command
     postgres_is_gone(world);
     let listen = format!("listen_addresses={address}");
     // Without fsync a process may be killed, but not the machine.
-    let settings = [&*listen, "fsync=off", "unix_socket_directories=", "max_connections=40"];
+    // Shared memory in its directory: what a killed server leaves goes with that.
+    let memory = "dynamic_shared_memory_type=mmap";
+    let settings = [&*listen, "fsync=off", "unix_socket_directories=", "max_connections=40", memory];
     let mut words = vec!["-D", text(&data), "-p", port];
     settings.iter().for_each(|setting| words.extend(["-c", setting]));
     let mut command = host.command(find("postgres", "postgresql"), &words);
