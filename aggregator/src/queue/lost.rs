@@ -4,7 +4,7 @@
 
 use alloc::collections::VecDeque;
 
-use super::{Owes, Piece, Queue, StreamNumber};
+use super::{Piece, Queue, StreamNumber};
 use crate::batch::Control;
 
 /// Losses by their number in the order in which they are told, and what waits for them to be heard.
@@ -69,9 +69,7 @@ impl<P: Piece> Queue<P> {
     pub(super) fn hear_of_losses(&mut self, consumed: u32) {
         self.losses.on_consumed(consumed);
         while let Some(sequence) = self.losses.next_free() {
-            self.receive.hand_over(sequence);
-            self.receive.delivered(sequence);
-            self.owes = Owes::Now;
+            self.on_handed_over(sequence);
         }
     }
 }

@@ -56,7 +56,7 @@ fn finish(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) -> bo
     true
 }
 
-/// News of a loss that came before the stream was there were not followed.
+/// A stream is there, and so is somebody who looks after its agent. News of a loss that came before it were not followed.
 fn joined(channel: &Channel, slot: u32, generation: u8) {
     listener::stream_opened();
     if channel.is_lost(slot, generation) {
