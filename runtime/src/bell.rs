@@ -2,17 +2,22 @@
 //!
 //! A bell is a FIFO in the user's directory with a record in the registry. Whoever sleeps puts the bell's number
 //! where its wakers look (a stream's waiters) and sleeps in the kernel's poll with the FIFO in the set. When to ring
-//! and when not is in `shm::bell_word`; a ring costs one write, and only the first waker after a look pays it.
+//! and when not is in `shm::bell_word`; a ring costs one write, and only the first waker after a look pays it. Here are the
+//! bells of this process; ringing those of others is in `bell::ring`.
+//! May contain `unsafe`: FIFOs are read into the stack.
 
-use crate::inside::Section;
+mod ring;
+
 use crate::lock::{Mutex, free_in_child};
 use crate::process;
 use crate::registry::BELLS;
 use crate::session::{self, Session};
 use crate::shm::bell_word::{self, BellWord};
-use crate::shm::waiters::Bells;
-use crate::{inside, stats, sys, table};
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
+use crate::{inside, sys, table};
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering, fence};
+use ring::Ringing;
+
+pub use ring::{ring_all, ring_surely};
 
 /// A bell of this process.
 #[derive(Debug)]
@@ -225,139 +230,11 @@ fn words(session: &Session, number: u16) -> impl Iterator<Item = BellWord<'_>> +
     core::iter::once(word(session, number)).chain(for_agent)
 }
 
-/// Descriptors to ring bells of other processes, with the owner they were opened for.
-static RINGERS: [(AtomicU64, AtomicI32); BELLS] = [const { (AtomicU64::new(0), AtomicI32::new(-1)) }; BELLS];
-/// Guards opening and closing of ringers.
-static OPENING: Mutex<()> = Mutex::new(());
-
-/// Wakes the sleepers among `bells`. The caller has published its change and passed a SeqCst fence.
-#[inline]
-pub fn ring_all(bells: Bells) {
-    if !bells.is_empty() {
-        ring_each(bells);
-    }
-}
-
-fn ring_each(bells: Bells) {
-    // Between the promise to ring and the ring no handler may leave by a jump.
-    let _section = Section::new();
-    let Some(session) = session::current() else { return };
-    let own = session.identity.pid() as u32;
-    for number in bells {
-        if word(session, number).must_ring(own) {
-            ring(session, number);
-        }
-    }
-}
-
-/// Rings without asking whether anybody sleeps.
-pub fn ring_surely(number: u16) {
-    let Some(session) = session::current() else { return };
-    session.registry.bell(number).rung.store(session.identity.pid() as u32, Ordering::SeqCst);
-    ring(session, number);
-}
-
-#[cold]
-fn ring(session: &Session, number: u16) {
-    stats::process().doorbells_rung.add(1);
-    let owner = session.registry.bell(number).owner.load(Ordering::Relaxed);
-    for _ in 0..2 {
-        let _ringing = Ringing::begin();
-        let Some(fd) = ringer(session, number, owner) else {
-            return ring_briefly(session, number);
-        };
-        // SAFETY: one readable byte.
-        match unsafe { sys::write(fd, [1u8].as_ptr(), 1) } {
-            Err(libc::EBADF) => RINGERS[number as usize % RINGERS.len()].0.store(0, Ordering::Release),
-            _ => return,
-        }
-    }
-}
-
-/// Threads between looking a ringer up and writing to it: its number is not given away meanwhile.
-static RINGING: AtomicU32 = AtomicU32::new(0);
-
-struct Ringing {
-    /// Left after the count: fields are dropped last.
-    _section: Section,
-}
-
-impl Ringing {
-    fn begin() -> Self {
-        let section = Section::new();
-        RINGING.fetch_add(1, Ordering::SeqCst);
-        Self { _section: section }
-    }
-}
-
-impl Drop for Ringing {
-    fn drop(&mut self) {
-        RINGING.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Without a descriptor to keep: one for a moment, at the cost of a kept one if need be. Should that fail too, the
-/// next waker tries again.
-fn ring_briefly(session: &Session, number: u16) {
-    let path = session.bell_path(number);
-    let open = || sys::open(path.as_cstr(), libc::O_RDWR | libc::O_NONBLOCK | libc::O_CLOEXEC, 0);
-    let opened = match open() {
-        Err(libc::EMFILE | libc::ENFILE) if drop_ringer() => open(),
-        other => other,
-    };
-    match opened {
-        Ok(fd) => {
-            // SAFETY: one readable byte.
-            let _ = unsafe { sys::write(fd, [1u8].as_ptr(), 1) };
-            let _ = sys::close(fd);
-        }
-        Err(_) => session.registry.bell(number).rung.store(0, Ordering::SeqCst),
-    }
-}
-
-/// Closes one kept descriptor; false when there is none.
-fn drop_ringer() -> bool {
-    let guard = OPENING.lock();
-    let Some((owner, fd)) = RINGERS.iter().find(|(_, fd)| fd.load(Ordering::Relaxed) >= 0) else {
-        return false;
-    };
-    owner.store(0, Ordering::Release);
-    let dropped = fd.swap(-1, Ordering::SeqCst);
-    drop(guard);
-    // The caller itself is ringing.
-    await_that(|| RINGING.load(Ordering::SeqCst) <= 1);
-    table::abandon(dropped);
-    true
-}
-
-fn ringer(session: &Session, number: u16, owner: u64) -> Option<i32> {
-    let (known, fd) = &RINGERS[number as usize % RINGERS.len()];
-    if known.load(Ordering::Acquire) == owner {
-        return Some(fd.load(Ordering::Relaxed));
-    }
-    let _guard = OPENING.lock();
-    // Read-write, so that a bell without a reader raises no SIGPIPE.
-    let opened = sys::open(session.bell_path(number).as_cstr(), libc::O_RDWR | libc::O_NONBLOCK, 0).ok()?;
-    let old = fd.load(Ordering::Relaxed);
-    if old >= 0 {
-        // The same number: another thread may be about to write to it.
-        let moved = sys::dup3(opened, old, libc::O_CLOEXEC);
-        let _ = sys::close(opened);
-        moved.ok()?;
-        known.store(owner, Ordering::Release);
-        return Some(old);
-    }
-    let opened = table::adopt(opened).ok()?;
-    fd.store(opened, Ordering::Relaxed);
-    known.store(owner, Ordering::Release);
-    Some(opened)
-}
-
 /// The child's bells are its own: those of the parent stay with the parent.
 pub fn after_fork_in_child() {
     inside::bell().store(0, Ordering::Relaxed);
     free_in_child(&POOL);
-    free_in_child(&OPENING);
+    ring::after_fork_in_child();
     for bell in core::mem::take(&mut *POOL.lock()) {
         bell.abandon();
     }
@@ -376,20 +253,7 @@ pub fn at_exit() {
 
 /// A descriptor of this module is wanted by the program: ringers are closed and opened again when needed, bells move.
 pub fn moved(fd: i32) -> bool {
-    close_ringer(fd) || move_fifo(fd)
-}
-
-fn close_ringer(fd: i32) -> bool {
-    let guard = OPENING.lock();
-    let Some((owner, known)) = RINGERS.iter().find(|(_, known)| known.load(Ordering::Relaxed) == fd) else {
-        return false;
-    };
-    owner.store(0, Ordering::Release);
-    known.store(-1, Ordering::SeqCst);
-    drop(guard);
-    await_that(|| RINGING.load(Ordering::SeqCst) == 0);
-    let _ = sys::close(fd);
-    true
+    ring::close_ringer(fd) || move_fifo(fd)
 }
 
 /// The FIFO stays the same. Whoever sleeps on it is woken to learn its new number: the kernel's poll looks the number up
@@ -407,20 +271,8 @@ fn move_fifo(fd: i32) -> bool {
         && session.registry.bell(number as u16).sleepers.load(Ordering::SeqCst) != 0
     {
         ring_surely(number as u16);
-        await_that(|| session.registry.bell(number as u16).rung.load(Ordering::SeqCst) == 0);
+        ring::await_that(|| session.registry.bell(number as u16).rung.load(Ordering::SeqCst) == 0);
     }
-    await_that(|| RINGING.load(Ordering::SeqCst) == 0);
+    ring::await_ringing();
     true
-}
-
-/// Waits for something that takes other threads microseconds; not for long, should one of them be stopped.
-fn await_that(done: impl Fn() -> bool) {
-    const TURNS: u32 = 2000;
-    const NAP_NS: u64 = 50_000;
-    for _ in 0..TURNS {
-        if done() {
-            break;
-        }
-        sys::sleep_ns(NAP_NS);
-    }
 }

@@ -81,6 +81,7 @@ mod processes {
             new_root,
             no_room_for_files,
             connected_by_a_parent,
+            short_lived_peers,
             exec_itself,
             exec_itself_plain,
             exec_without_fork,

@@ -3,38 +3,45 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Threads that may be stuck at a time; a new one begins when all others are busy.
 const MOST_THREADS: usize = 32;
+/// A thread that has nothing to close for so long ends.
+const IDLE: Duration = Duration::from_secs(1);
 /// Descriptors that may wait for them. More are left open.
 const MOST_WAITING: usize = 4096;
 
 pub(super) struct Closer {
     queue: SyncSender<OwnedFd>,
     shared: Arc<Shared>,
-    threads: usize,
 }
 
 struct Shared {
     waiting: Mutex<Receiver<OwnedFd>>,
     /// Descriptors that were given and are not closed.
     open: AtomicUsize,
+    /// Threads there are. Whoever gives a descriptor counts it in `open` and looks here; a thread that ends counts itself out and
+    /// looks there: all are SeqCst, so one of the two sees the other.
+    threads: AtomicUsize,
 }
 
 impl Closer {
     pub(super) fn new() -> Self {
         let (queue, waiting) = sync_channel(MOST_WAITING);
-        let shared = Shared { waiting: Mutex::new(waiting), open: AtomicUsize::new(0) };
-        Self { queue, shared: Arc::new(shared), threads: 0 }
+        let shared =
+            Shared { waiting: Mutex::new(waiting), open: AtomicUsize::new(0), threads: AtomicUsize::new(0) };
+        Self { queue, shared: Arc::new(shared) }
     }
 
     /// Closes a descriptor some time, without waiting for it.
     pub(super) fn close(&mut self, descriptor: OwnedFd) {
-        let open = self.shared.open.fetch_add(1, Ordering::Relaxed) + 1;
-        if open > self.threads && self.threads < MOST_THREADS && self.begin_thread() {
-            self.threads += 1;
+        let open = self.shared.open.fetch_add(1, Ordering::SeqCst) + 1;
+        let threads = self.shared.threads.load(Ordering::SeqCst);
+        if open > threads && threads < MOST_THREADS {
+            self.begin_thread();
         }
         if let Err(TrySendError::Full(rest) | TrySendError::Disconnected(rest)) =
             self.queue.try_send(descriptor)
@@ -49,21 +56,39 @@ impl Closer {
         self.shared.open.load(Ordering::Relaxed)
     }
 
-    fn begin_thread(&self) -> bool {
+    fn begin_thread(&self) {
         let shared = Arc::clone(&self.shared);
-        let work = move || {
-            while let Ok(descriptor) = shared.next() {
-                drop(descriptor);
-                shared.open.fetch_sub(1, Ordering::Relaxed);
-            }
-        };
-        std::thread::Builder::new().name("convoy-closer".into()).spawn(work).is_ok()
+        shared.threads.fetch_add(1, Ordering::SeqCst);
+        let started = std::thread::Builder::new().name("convoy-closer".into()).spawn(move || shared.work());
+        if started.is_err() {
+            self.shared.threads.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
 impl Shared {
-    fn next(&self) -> Result<OwnedFd, std::sync::mpsc::RecvError> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).recv()
+    fn work(&self) {
+        loop {
+            match self.next() {
+                Ok(descriptor) => {
+                    drop(descriptor);
+                    self.open.fetch_sub(1, Ordering::SeqCst);
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    let others = self.threads.fetch_sub(1, Ordering::SeqCst) - 1;
+                    if self.open.load(Ordering::SeqCst) <= others {
+                        return;
+                    }
+                    self.threads.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        }
+    }
+
+    /// One thread waits for a descriptor, the others for their turn.
+    fn next(&self) -> Result<OwnedFd, RecvTimeoutError> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(IDLE)
     }
 }
 
@@ -99,5 +124,22 @@ mod tests {
         assert_eq!(reader.read(&mut [0]).unwrap(), 0, "closed although three threads are stuck");
         assert!(began.elapsed() < Duration::from_secs(50));
         drop(others);
+    }
+
+    #[test]
+    fn threads_with_nothing_to_do_end_and_begin_again() {
+        let mut closer = Closer::new();
+        for _ in 0..2 {
+            let pipes: Vec<_> = (0..8).map(|_| std::io::pipe().unwrap()).collect();
+            for (mut reader, writer) in pipes {
+                closer.close(writer.into());
+                assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+            }
+            let began = Instant::now();
+            while closer.shared.threads.load(Ordering::SeqCst) > 0 {
+                assert!(began.elapsed() < Duration::from_secs(100));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
     }
 }

@@ -47,6 +47,7 @@ fn main() {
         ("new_root", limits::new_root),
         ("no_room_for_files", limits::no_room_for_files),
         ("connected_by_a_parent", strangers::connected_by_a_parent),
+        ("short_lived_peers", strangers::short_lived_peers),
         ("exec_itself", |case| execs::exec_itself(case, true)),
         ("exec_itself_plain", |case| execs::exec_itself(case, false)),
         ("exec_without_fork", execs::exec_without_fork),
