@@ -3,14 +3,11 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-/// Threads that may be stuck at a time; a new one begins when all others are busy.
+/// Threads that may be stuck at a time; a new one begins when all others are busy, and one ends when another is idle.
 const MOST_THREADS: usize = 32;
-/// A thread that has nothing to close for so long ends.
-const IDLE: Duration = Duration::from_secs(1);
 /// Descriptors that may wait for them. More are left open.
 const MOST_WAITING: usize = 4096;
 
@@ -68,27 +65,32 @@ impl Closer {
 
 impl Shared {
     fn work(&self) {
-        loop {
-            match self.next() {
-                Ok(descriptor) => {
-                    drop(descriptor);
-                    self.open.fetch_sub(1, Ordering::SeqCst);
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {
-                    let others = self.threads.fetch_sub(1, Ordering::SeqCst) - 1;
-                    if self.open.load(Ordering::SeqCst) <= others {
-                        return;
-                    }
-                    self.threads.fetch_add(1, Ordering::SeqCst);
-                }
+        while let Ok(descriptor) = self.next() {
+            drop(descriptor);
+            self.open.fetch_sub(1, Ordering::SeqCst);
+            if self.ends_one() {
+                return;
             }
         }
     }
 
     /// One thread waits for a descriptor, the others for their turn.
-    fn next(&self) -> Result<OwnedFd, RecvTimeoutError> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(IDLE)
+    fn next(&self) -> Result<OwnedFd, RecvError> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).recv()
+    }
+
+    /// Whether the calling thread, which is idle, is to end: it is counted out then.
+    fn ends_one(&self) -> bool {
+        let open = || self.open.load(Ordering::SeqCst);
+        let one_less = |threads| if threads > open() + 1 { Some(threads - 1) } else { None };
+        let Ok(before) = self.threads.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less) else {
+            return false;
+        };
+        let missed = open() >= before;
+        if missed {
+            self.threads.fetch_add(1, Ordering::SeqCst);
+        }
+        !missed
     }
 }
 
@@ -127,19 +129,20 @@ mod tests {
     }
 
     #[test]
-    fn threads_with_nothing_to_do_end_and_begin_again() {
+    fn of_many_threads_one_stays() {
         let mut closer = Closer::new();
-        for _ in 0..2 {
-            let pipes: Vec<_> = (0..8).map(|_| std::io::pipe().unwrap()).collect();
-            for (mut reader, writer) in pipes {
-                closer.close(writer.into());
-                assert_eq!(reader.read(&mut [0]).unwrap(), 0);
-            }
-            let began = Instant::now();
-            while closer.shared.threads.load(Ordering::SeqCst) > 0 {
-                assert!(began.elapsed() < Duration::from_secs(100));
-                std::thread::sleep(Duration::from_millis(20));
-            }
+        let (stuck, others): (Vec<_>, Vec<_>) = (0..8).map(|_| lingering()).unzip();
+        stuck.into_iter().for_each(|socket| closer.close(socket));
+        assert_eq!(closer.shared.threads.load(Ordering::SeqCst), 8);
+        // What was not read: the close that waits for it ends with an error.
+        drop(others);
+        let began = Instant::now();
+        while closer.shared.threads.load(Ordering::SeqCst) > 1 {
+            assert!(began.elapsed() < Duration::from_secs(50));
+            std::thread::sleep(Duration::from_millis(10));
         }
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        closer.close(writer.into());
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     }
 }

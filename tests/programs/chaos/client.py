@@ -246,6 +246,8 @@ class Postgres(Keys):
         try:
             connection = psycopg2.connect(host=address[0], port=address[1], user="postgres", sslmode="disable", **alive)
             with connection, connection.cursor() as cursor:
+                # Two who make it at once: one of them would fail.
+                cursor.execute("select pg_advisory_xact_lock(1)")
                 cursor.execute("create table if not exists held (key text primary key, value bytea)")
             return connection
         except psycopg2.Error as error:

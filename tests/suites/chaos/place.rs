@@ -1,7 +1,7 @@
 //! What a run may hurt without hurting the machine: a small file system for Convoy's files, a memory cgroup without memory, a
 //! clock that is only some programs'.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -18,9 +18,9 @@ const FAKETIME: [&str; 2] = [
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
 ];
 /// Of the file system for Convoy's files.
-const BYTES: &str = "size=8m,mode=1777";
+const BYTES: &CStr = c"size=8m,mode=1777";
 
-/// Gives this thread, and what it starts, mounts of their own.
+/// Gives this thread, and what it starts, mounts of their own, and a /dev/shm: what killed programs leave there ends with them.
 pub fn leave_mounts() {
     let (none, root) = (c"none", c"/");
     // SAFETY: no memory beside two strings.
@@ -33,8 +33,17 @@ pub fn leave_mounts() {
                 libc::MS_REC | libc::MS_PRIVATE,
                 std::ptr::null(),
             ) == 0
+            && mount_memory(c"/dev/shm", c"mode=1777")
     };
     assert!(done, "mounts of its own: {}", std::io::Error::last_os_error());
+}
+
+/// Mounts a tmpfs; false when that is not possible.
+fn mount_memory(place: &CStr, options: &CStr) -> bool {
+    // SAFETY: strings that live.
+    unsafe {
+        libc::mount(c"convoy".as_ptr(), place.as_ptr(), c"tmpfs".as_ptr(), 0, options.as_ptr().cast()) == 0
+    }
 }
 
 /// The places of one run.
@@ -49,12 +58,7 @@ impl Place {
     pub fn new(world: &World) -> Self {
         let directory = world.directory().to_owned();
         let path = CString::new(directory.as_os_str().as_bytes()).unwrap();
-        let data = CString::new(BYTES).unwrap();
-        // SAFETY: strings that live.
-        let mounted = unsafe {
-            libc::mount(c"convoy".as_ptr(), path.as_ptr(), c"tmpfs".as_ptr(), 0, data.as_ptr().cast())
-        };
-        assert_eq!(mounted, 0, "a tmpfs: {}", std::io::Error::last_os_error());
+        assert!(mount_memory(&path, BYTES), "a tmpfs: {}", std::io::Error::last_os_error());
         let clock = world.file("clock", "+0");
         Self { directory, cgroup: cgroup(), clock }
     }

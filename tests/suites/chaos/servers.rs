@@ -76,9 +76,12 @@ fn postgres(world: &World, host: Host<'_>, address: &str, port: &str) -> Command
     // Without fsync a process may be killed, but not the machine.
     // Shared memory in its directory: what a killed server leaves goes with that.
     let memory = "dynamic_shared_memory_type=mmap";
-    let settings = [&*listen, "fsync=off", "unix_socket_directories=", "max_connections=40", memory];
+    // The first checkpoint opens files for good: it comes while everything is warming up.
+    let checkpoints = "checkpoint_timeout=30s";
+    let others = ["fsync=off", "unix_socket_directories=", "max_connections=40"];
+    let settings = [&*listen, memory, checkpoints].into_iter().chain(others);
     let mut words = vec!["-D", text(&data), "-p", port];
-    settings.iter().for_each(|setting| words.extend(["-c", setting]));
+    settings.for_each(|setting| words.extend(["-c", setting]));
     let mut command = host.command(find("postgres", "postgresql"), &words);
     as_postgres(&mut command);
     command
