@@ -140,6 +140,13 @@ impl Host<'_> {
         });
     }
 
+    /// What any of its agents has said of programs and hosts that they have taken for liars.
+    pub(super) fn accusations(&self) -> Vec<String> {
+        let words = ["a line that cannot be", "broke the rules of its channel", "says what cannot be"];
+        let accuses = |line: &&str| words.iter().any(|words| line.contains(words));
+        self.agent_log().lines().filter(accuses).map(str::to_owned).collect()
+    }
+
     /// How many lines of its log have these words.
     pub fn agent_said(&self, words: &str) -> usize {
         self.agent_log_since().lines().filter(|line| line.contains(words)).count()

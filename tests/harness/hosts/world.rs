@@ -201,6 +201,8 @@ impl World {
         self.check(left.is_empty(), &format!("still running: {}", left.join("; ")));
         let counters = self.counters();
         self.check(counters.impossible().is_none(), "a counter below zero");
+        let accused: Vec<String> = (0..started).flat_map(|host| self.host(host).accusations()).collect();
+        self.check(accused.is_empty(), &format!("nobody has lied here: {}", accused.join("; ")));
         self.network.remove().expect("namespaces are still there");
         self.registry.remove().expect("CONVOY_DIR not removable");
         self.files.remove().expect("files not removable");
