@@ -41,7 +41,7 @@ impl Engine {
     }
 
     /// What this round's batches have brought is published, so they are delivered. Of programs that had taken this agent for gone
-    /// by then nobody knows what they have seen: batches by their links wait until the other side has heard of the loss.
+    /// by then, or were dropped before, nobody knows what they have seen: batches wait until the other side has heard of the loss.
     pub(super) fn deliver_batches(&mut self) {
         let mut batches = core::mem::take(&mut self.unpublished);
         batches
@@ -49,7 +49,7 @@ impl Engine {
         let mut late = core::mem::take(&mut self.gave_up);
         late.retain(|index| self.programs[*index].as_ref().is_some_and(Program::has_given_up));
         late.iter().for_each(|index| self.drop_program(*index, GAVE_UP));
-        if !late.is_empty() {
+        if core::mem::take(&mut self.dropped) {
             batches.retain(|(link, _, sequence)| !self.withhold(*link, *sequence));
         }
         for of_link in batches.chunk_by(|one, next| one.0 == next.0) {

@@ -97,6 +97,8 @@ pub(super) struct Engine {
     pub(super) unpublished: Vec<(usize, u64, u32)>,
     /// Programs that were found not to use this agent any more when they had been given something.
     pub(super) gave_up: Vec<usize>,
+    /// Whether a program was dropped since batches were last delivered.
+    pub(super) dropped: bool,
     /// Bells by which these are to be woken, with their programs.
     pub(super) bells: Vec<(usize, u16)>,
     /// Streams that end when their last batch has left.
@@ -167,6 +169,7 @@ impl Engine {
             controls: Vec::new(),
             touched: Vec::new(),
             gave_up: Vec::new(),
+            dropped: false,
             unpublished: Vec::new(),
             bells: Vec::new(),
             ending: Vec::new(),

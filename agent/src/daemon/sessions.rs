@@ -261,6 +261,7 @@ impl Engine {
     /// Ends a program's channel: its streams cannot go on here.
     pub(super) fn drop_program(&mut self, index: usize, reason: &str) {
         let Some(program) = self.programs[index].take() else { return };
+        self.dropped = true;
         if self.users.may_be_named(program.session.uid, Instant::now()) {
             tracing::warn!(pid = program.session.pid, program = program.name, reason, "program dropped");
         }

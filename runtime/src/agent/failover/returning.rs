@@ -9,6 +9,7 @@ use crate::{iov, position, sys, table};
 use convoy_aggregator::record::{RECORD_BYTES, Record, in_order};
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use std::borrow::Cow;
 
 /// Bytes read at a time.
 const PIECE: usize = 64 << 10;
@@ -68,7 +69,7 @@ pub(super) enum Step {
 
 /// Why a stream cannot return, with the kernel's answer where there was one.
 pub(super) struct Why {
-    text: &'static str,
+    text: Cow<'static, str>,
     errno: Option<sys::Errno>,
 }
 
@@ -76,18 +77,18 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.errno {
             Some(errno) => write!(f, "{}: {}", self.text, Reason(errno)),
-            None => f.write_str(self.text),
+            None => f.write_str(&self.text),
         }
     }
 }
 
 impl Step {
     fn failed(text: &'static str) -> Self {
-        Self::Failed(Why { text, errno: None })
+        Self::Failed(Why { text: text.into(), errno: None })
     }
 
     fn failed_by(text: &'static str, errno: sys::Errno) -> Self {
-        Self::Failed(Why { text, errno: Some(errno) })
+        Self::Failed(Why { text: text.into(), errno: Some(errno) })
     }
 }
 
@@ -236,10 +237,14 @@ impl Returning {
             return Step::failed("there is no record behind the mark");
         };
         let oldest = self.own.sent.saturating_sub(self.retained.len() as u64);
-        let possible = (oldest..=self.own.sent).contains(&theirs.received)
-            && (self.own.received..=self.granted).contains(&theirs.sent);
-        if !possible {
-            return Step::failed("the other end's counts cannot be");
+        let could_get = oldest..=self.own.sent;
+        let could_send = self.own.received..=self.granted;
+        if !(could_get.contains(&theirs.received) && could_send.contains(&theirs.sent)) {
+            let text = format!(
+                "the other end's counts cannot be: {} bytes received, not {could_get:?}, or {} sent, not {could_send:?}",
+                theirs.received, theirs.sent
+            );
+            return Step::Failed(Why { text: text.into(), errno: None });
         }
         let from = (theirs.received - oldest) as usize;
         self.output.extend_from_slice(self.retained.get(from..).unwrap_or_default());
