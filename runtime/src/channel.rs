@@ -285,12 +285,13 @@ impl Channel {
         stream.shut_after.store(0, Ordering::Relaxed);
         stream.end_recovery(Recovery::None);
         stream.holders.store(1, Ordering::Relaxed);
-        stream.open.store(1, Ordering::Release);
-        drop((sending, receiving));
+        // Before other threads find the stream open: one that answers the peer writes into the line.
         let line = self.own_line(slot);
         line.reset();
         line.limit.store(limit, Ordering::Relaxed);
         line.set_state(generation, SlotState::Open);
+        stream.open.store(1, Ordering::Release);
+        drop((sending, receiving));
         self.changed(slot);
         self.streams.fetch_add(1, Ordering::Relaxed);
         stats::process().streams_opened.add(1);

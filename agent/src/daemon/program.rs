@@ -141,8 +141,8 @@ impl Program {
     /// Whether the program has closed its end of a stream.
     pub(crate) fn has_closed(&self, slot: u32) -> bool {
         let known = self.slots.get(slot as usize).and_then(Option::as_ref);
-        let closed = |known: &Slot, port: &Port| port.line(slot, known.generation).state == SlotState::Closed;
-        known.zip(self.port.as_ref()).is_some_and(|(known, port)| closed(known, port))
+        let line = known.zip(self.port.as_ref()).and_then(|(known, port)| port.line(slot, known.generation));
+        line.is_some_and(|line| line.state == SlotState::Closed)
     }
 
     /// All streams: slots with what is known of them.
@@ -357,7 +357,7 @@ impl Program {
     ) -> Result<Option<SlotState>, Lie> {
         let known = self.slots.get_mut(slot as usize).and_then(Option::as_mut);
         let (Some(known), Some(port)) = (known, &self.port) else { return Ok(None) };
-        let line = port.line(slot, known.generation);
+        let Some(line) = port.line(slot, known.generation) else { return Ok(None) };
         let said = said(&line);
         if !known.relay.is_possible(&said) {
             tracing::info!(pid = self.session.pid, slot, lost = known.lost, ?said, relay = ?known.relay, "a line that cannot be");
@@ -375,7 +375,7 @@ impl Program {
 }
 
 fn port_says_recovered(port: Option<&Port>, slot: u32, generation: u8) -> bool {
-    port.is_some_and(|port| port.line(slot, generation).flags & RECOVERED != 0)
+    port.and_then(|port| port.line(slot, generation)).is_some_and(|line| line.flags & RECOVERED != 0)
 }
 
 /// Messages that may wait for room in a program's socket.

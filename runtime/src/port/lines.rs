@@ -35,21 +35,25 @@ impl Port {
         });
     }
 
-    /// What the program says about a slot.
-    pub fn line(&self, slot: u32, generation: u8) -> Line {
+    /// What the program says about a slot's stream; nothing before it has opened its end: what is there then may be of the stream
+    /// before, of which a thread was late.
+    pub fn line(&self, slot: u32, generation: u8) -> Option<Line> {
         let line = self.segment.line(slot, PROGRAM);
         // In this order: what a flag or number promises was written before it.
         let state = line.state(generation);
+        if state == SlotState::Free {
+            return None;
+        }
         let flags = line.flags.load(Ordering::Acquire);
         let announced = line.announced.load(Ordering::Acquire);
-        Line {
+        Some(Line {
             announced,
             positions: line.positions(),
             passed: line.passed.load(Ordering::Acquire),
             flags,
             limit: line.limit.load(Ordering::Acquire),
             state,
-        }
+        })
     }
 
     /// What the program has sent on a slot's streams so far, on whatever path.

@@ -58,3 +58,20 @@ fn a_block_is_named_by_one_frame_at_a_time() {
     port.return_block(2);
     assert!(port.name(2).is_ok());
 }
+
+#[test]
+fn what_is_left_of_the_stream_before_is_not_what_a_program_says() {
+    let (mut port, segment, _) = port();
+    let (slot, first) = port.open_slot().unwrap();
+    let line = segment.line(slot, PROGRAM);
+    line.set_state(first, SlotState::Closed);
+    port.free_slot(slot, first);
+    let (again, second) = port.open_slot().unwrap();
+    assert!(again == slot && second != first, "the same slot");
+    line.set_state(first, SlotState::Open);
+    line.passed.store(1, Ordering::Release);
+    assert_eq!(port.line(slot, second), None);
+    line.reset();
+    line.set_state(second, SlotState::Open);
+    assert_eq!(port.line(slot, second).map(|line| line.passed), Some(0));
+}

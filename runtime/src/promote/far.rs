@@ -56,9 +56,11 @@ fn finish(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) -> bo
     true
 }
 
-/// A stream is there, and so is somebody who looks after its agent. News of a loss that came before it were not followed.
+/// A stream is there, and so is somebody who looks after its agent. News of a recall or a loss that came before it were not
+/// followed.
 fn joined(channel: &Channel, slot: u32, generation: u8) {
     listener::stream_opened();
+    channel.obey_far_recall(slot, generation);
     if channel.is_lost(slot, generation) {
         failover::note(channel, slot);
         listener::wake();
