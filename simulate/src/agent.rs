@@ -45,6 +45,9 @@ impl World {
             return;
         }
         known.turn_at = None;
+        // What has arrived comes first.
+        self.publish(host);
+        let known = &mut self.hosts[host as usize];
         let mut news = std::mem::take(&mut known.news);
         news.sort_unstable();
         news.dedup();
@@ -58,6 +61,7 @@ impl World {
     fn collect_from(&mut self, channel: u32) {
         if self.channels[channel as usize].port.is_some()
             && let Err(Lie(what)) = self.try_collect(channel)
+            && !self.drop_if_given_up(channel)
         {
             self.channel_lied(channel, what);
             self.drop_program(channel);
@@ -168,6 +172,7 @@ impl World {
             }
             entry.lost = true;
             let over = entry.here_closed;
+            self.publish_to(channel);
             self.channels[channel as usize].lines[slot as usize][1].state = SlotState::Lost;
             self.touch(channel, slot);
             // It may have returned to the kernel before this agent knew why.
@@ -184,8 +189,8 @@ impl World {
     /// Ends a program's channel: its streams cannot go on here.
     pub fn drop_program(&mut self, channel: u32) {
         let Some(port) = self.take_port(channel) else { return };
-        let now = self.clock.now;
-        port.overflow.iter().for_each(|held| self.hand_over(held.origin));
+        let (now, host) = (self.clock.now, self.channels[channel as usize].host);
+        self.hosts[host as usize].dropped = true;
         for entry in port.slots.iter().flatten() {
             if let Some((link, side, token)) = entry.link
                 && let Some(queue) = self.links[link as usize].queue_of(side, token)
@@ -199,24 +204,38 @@ impl World {
                 link.queue(side).into_iter().for_each(|queue| queue.forget_program(channel as usize));
             });
         }
+        // After that, for which they wait.
+        for held in &port.overflow {
+            if !self.withhold(held.origin.0, held.origin.1) {
+                self.hand_over(held.origin);
+            }
+        }
         self.free_channel_if_over(channel);
     }
 
     /// The agent's side of a channel ends: the program finds it lost.
     pub fn take_port(&mut self, channel: u32) -> Option<crate::port::Port> {
+        self.lose_channel(channel);
+        self.channels[channel as usize].port.take()
+    }
+
+    /// A program finds its agent gone.
+    pub fn lose_channel(&mut self, channel: u32) {
         let known = &mut self.channels[channel as usize];
         known.lost = true;
-        let port = known.port.take();
         let owners: Vec<(u32, usize)> = known.owners.iter().filter_map(|owners| owners[0]).collect();
         for (stream, end) in owners {
             let delay = 1 + self.rng.below(2_000);
             self.wake(stream, end, delay);
         }
-        port
     }
 
     /// A program has ended: what it has sent is passed on, and then the end of its streams.
     pub fn program_ended(&mut self, channel: u32) {
+        self.publish(self.channels[channel as usize].host);
+        if self.drop_if_given_up(channel) {
+            return;
+        }
         let Some(port) = self.channels[channel as usize].port.as_mut() else { return };
         port.gone = true;
         self.collect_from(channel);
@@ -232,6 +251,7 @@ impl World {
             return;
         }
         self.clock.after(TICK, Event::Tick { host, life });
+        self.publish(host);
         for channel in self.hosts[host as usize].channels.clone() {
             let known = &self.channels[channel as usize];
             let over = known.port.as_ref().is_some_and(|port| port.gone && port.in_use().is_empty());

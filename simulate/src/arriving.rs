@@ -2,6 +2,7 @@
 
 use crate::clock::Event;
 use crate::link::{Flight, PLACE_BYTES};
+use crate::slots::Refused;
 use crate::world::World;
 use convoy_aggregator::batch::{Control, HEAD_BYTES, Head, Record, Records};
 use convoy_aggregator::link::UNIT;
@@ -119,9 +120,11 @@ impl World {
         let Some(queue) = self.links[link as usize].queue(side) else { return };
         let frames = queue.take_sent(sequence);
         for (channel, frame) in &frames {
-            self.channels[*channel].lanes[0].finish(*frame);
+            self.delivered(*channel, *frame);
         }
-        queue.return_list(frames);
+        if let Some(queue) = self.links[link as usize].queue(side) {
+            queue.return_list(frames);
+        }
     }
 
     fn take_records(&mut self, link: u32, side: usize, sequence: u32, batch: &[u8]) -> Result<(), String> {
@@ -155,12 +158,17 @@ impl World {
             }
         }
         if let Some(queue) = self.links[link as usize].queue(side) {
-            queue.on_records(sequence, any, awaited, held, now);
+            // One part more: what it has brought is to be published first.
+            queue.on_records(sequence, any, awaited, held + u32::from(any), now);
+            if any {
+                let token = self.links[link as usize].token;
+                self.note_unpublished((link, side, token), sequence);
+            }
         }
         Ok(())
     }
 
-    /// Bytes for a program: false when they wait for room.
+    /// Bytes for a program: false when they wait, for room or for the news that nobody gets them.
     fn take_data(
         &mut self,
         link: u32,
@@ -171,10 +179,16 @@ impl World {
     ) -> Result<bool, String> {
         let token = self.links[link as usize].token;
         let Some((channel, slot)) = self.links[link as usize].slot_of(side, token, number) else {
-            return Ok(true);
+            return Ok(!self.withhold((link, side, token), sequence));
         };
-        let given = self.give(channel, slot, bytes, ((link, side, token), sequence));
-        given.ok_or_else(|| "more bytes than credit".into())
+        match self.give(channel, slot, bytes, ((link, side, token), sequence)) {
+            Ok(at_once) => Ok(at_once),
+            Err(Refused::Credit) => Err("more bytes than credit".into()),
+            Err(Refused::GaveUp) => {
+                self.drop_program(channel);
+                Ok(!self.withhold((link, side, token), sequence))
+            }
+        }
     }
 
     fn take_control(&mut self, link: u32, side: usize, number: u32, control: Control) {

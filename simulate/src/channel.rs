@@ -97,13 +97,15 @@ pub struct Lane {
     /// Number of the first, and of the next one that the other side takes.
     pub first: u64,
     pub taken: u64,
+    /// The reader may take those before this one.
+    published: u64,
     used: usize,
     pub capacity: usize,
 }
 
 impl Lane {
     fn new(capacity: usize) -> Self {
-        Self { frames: VecDeque::new(), first: 0, taken: 0, used: 0, capacity }
+        Self { frames: VecDeque::new(), first: 0, taken: 0, published: 0, used: 0, capacity }
     }
 
     /// Bytes of the ring in use.
@@ -116,8 +118,21 @@ impl Lane {
         self.used + wire::span(bytes as u32) <= self.capacity
     }
 
-    /// Writes a frame; false without room.
+    /// Writes and publishes a frame; false without room.
     pub fn put(&mut self, frame: Frame) -> bool {
+        let written = self.write(frame);
+        self.publish();
+        written
+    }
+
+    /// The reader may take what was written: true when there was anything.
+    pub fn publish(&mut self) -> bool {
+        let end = self.first + self.frames.len() as u64;
+        std::mem::replace(&mut self.published, end) != end
+    }
+
+    /// Writes a frame, which is to be published; false without room.
+    pub fn write(&mut self, frame: Frame) -> bool {
         if self.used + frame.span() > self.capacity {
             return false;
         }
@@ -126,8 +141,18 @@ impl Lane {
         true
     }
 
-    /// Takes the next frame out of the ring.
-    pub fn take(&mut self) -> Option<Frame> {
+    /// Whether nothing is published that was not taken.
+    pub const fn is_sorted(&self) -> bool {
+        self.first >= self.published
+    }
+
+    /// Takes the next frame that is published out of the ring.
+    pub fn take_published(&mut self) -> Option<Frame> {
+        if self.is_sorted() { None } else { self.take() }
+    }
+
+    /// Takes the first frame out of the ring.
+    fn take(&mut self) -> Option<Frame> {
         let frame = self.frames.pop_front()?;
         self.used -= frame.span();
         self.first += 1;
@@ -205,6 +230,9 @@ pub struct Channel {
     pub port: Option<crate::port::Port>,
     /// The agent is gone, or a side has lied: no more frames either way.
     pub lost: bool,
+    /// Its program is about to take the agent for gone, and has done so.
+    pub gives_up: bool,
+    pub gave_up: bool,
     /// A program of it is gone: no new streams.
     pub retired: bool,
     /// Its place in the table is free.
@@ -230,6 +258,8 @@ impl Channel {
             free: VecDeque::new(),
             port: None,
             lost: false,
+            gives_up: false,
+            gave_up: false,
             retired: false,
             over: false,
             changes: BTreeSet::new(),

@@ -24,6 +24,16 @@ pub enum Event {
         host: u32,
         life: u32,
     },
+    /// An agent's round of batches is over.
+    Publish {
+        host: u32,
+        life: u32,
+    },
+    /// An agent hears that a program has taken it for gone.
+    GivenUp {
+        channel: u32,
+        life: u32,
+    },
     /// An agent looks at what is due by the clock.
     Tick {
         host: u32,

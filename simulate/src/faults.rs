@@ -30,6 +30,7 @@ impl World {
             12 => self.kill_host(host),
             13..=15 => self.stand_still(program),
             16..=18 => self.abort(),
+            19..=21 => self.take_for_gone(program),
             _ => self.lie(),
         }
     }
@@ -81,6 +82,9 @@ impl World {
         known.turn_at = None;
         known.news.clear();
         known.busy.clear();
+        known.touched.clear();
+        known.unpublished.clear();
+        (known.dropped, known.in_round) = (false, false);
         known.ending.clear();
         let (channels, links) = (known.channels.clone(), known.linked.clone());
         for channel in channels {

@@ -116,6 +116,7 @@ impl World {
         if programs.iter().any(|program| self.channel_to_agent(*program).is_none()) {
             return;
         }
+        self.publish(hosts[opener]);
         let Some(link) = self.link_between(hosts[0], hosts[1]) else { return };
         let Some(channel) = self.channel_to_agent(programs[opener]) else { return };
         let now = self.clock.now;
@@ -162,6 +163,7 @@ impl World {
 
     /// The other agent, that of the higher host, opens its end, and answers.
     pub fn on_open(&mut self, index: u32, epoch: u32, link: u32, token: u32, number: u32) {
+        self.publish(self.links[link as usize].hosts[1]);
         let agreed = self.agree(index, epoch, (link, 1, token), number);
         let delay = CONTROL_DELAY + self.rng.below(CONTROL_DELAY);
         self.clock.after(delay, Event::Opened { stream: index, epoch, link, token, number, agreed });
@@ -190,6 +192,7 @@ impl World {
     /// The agent that has opened the stream hears whether the other agrees.
     pub fn on_opened(&mut self, index: u32, epoch: u32, at: (u32, u32, u32), agreed: bool) {
         let (link, token, number) = at;
+        self.publish(self.links[link as usize].hosts[0]);
         let mut e = 0;
         if let Some(stream) = self.stream(index, epoch) {
             stream.joining = false;

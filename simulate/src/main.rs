@@ -16,6 +16,7 @@ mod channel;
 mod chart;
 mod check;
 mod clock;
+mod delivering;
 mod faults;
 mod joining;
 mod kernel;

@@ -32,7 +32,7 @@ impl World {
             return;
         }
         known.sort_planned[side] = false;
-        while let Some(frame) = self.channels[channel as usize].lanes[1 - side].take() {
+        while let Some(frame) = self.channels[channel as usize].lanes[1 - side].take_published() {
             let known = &self.channels[channel as usize];
             let Some(header) = frame.header(known.lines.len()) else {
                 self.channel_lied(channel, "a frame that cannot be");
@@ -229,7 +229,7 @@ impl World {
         if channel.life != place.life || channel.lost && !channel.is_far() {
             return true;
         }
-        let sorted = channel.lanes[1 - place.side].frames.is_empty();
+        let sorted = channel.lanes[1 - place.side].is_sorted();
         if !channel.is_far() {
             let killed = self.streams[index as usize].wires[1 - e].ending() == Some(Ending::Reset);
             return (!pending || killed) && sorted;

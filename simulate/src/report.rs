@@ -130,6 +130,8 @@ impl Digest {
             Event::Arrivals => [16, 0, 0],
             Event::Fault => [17, 0, 0],
             Event::Calm => [18, 0, 0],
+            Event::Publish { host, life } => [19, host, life],
+            Event::GivenUp { channel, life } => [20, channel, life],
         };
         self.mix(now << 8 | u64::from(words[0]));
         self.mix(u64::from(words[1]) << 32 | u64::from(words[2]));

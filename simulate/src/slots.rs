@@ -1,6 +1,6 @@
 //! Streams at the agent of a program: bytes and news for them, and how they end. After `agent/src/daemon/{program,receive,sessions}.rs`.
 
-use crate::channel::{Frame, JOINED, READY, STAYS, SlotState};
+use crate::channel::{Channel, Frame, JOINED, Lane, READY, STAYS, SlotState};
 use crate::port::{Held, LinkEnd, Slot};
 use crate::sending::INLINE;
 use crate::world::World;
@@ -8,6 +8,14 @@ use convoy_aggregator::batch::Control;
 
 /// While bytes wait for room in a program's ring, which does not ring for room.
 const ROOM_TICK: u64 = 1_000;
+
+/// Why bytes cannot be given to a program.
+pub enum Refused {
+    /// They are more than it has granted.
+    Credit,
+    /// It has taken its agent for gone.
+    GaveUp,
+}
 
 impl World {
     /// The program has closed its end of a stream.
@@ -81,6 +89,20 @@ impl World {
         frames.into_iter().for_each(|frame| lane.finish(frame));
     }
 
+    /// The other host says that it has got a frame. Of a stream that is lost nobody knows which program has got what: its frames
+    /// stay until it has returned.
+    pub fn delivered(&mut self, channel: usize, number: u64) {
+        let known = &mut self.channels[channel];
+        let frame = known.lanes[0].get(number);
+        let header = frame.and_then(|frame| frame.header(known.lines.len()));
+        let lost = header.zip(known.port.as_mut()).is_some_and(|(header, port)| {
+            port.slot(header.slot).is_some_and(|slot| slot.lost && slot.generation == header.generation)
+        });
+        if !lost {
+            known.lanes[0].finish(number);
+        }
+    }
+
     /// Nobody will say any more whether a frame has arrived: if its stream has ended at both ends it is not needed.
     pub fn finish_ended(&mut self, channel: usize, number: u64) {
         let known = &mut self.channels[channel];
@@ -92,70 +114,85 @@ impl World {
         }
     }
 
-    /// Gives bytes to a program: true when all found room, otherwise the rest is held. Nothing when they are more than it has
-    /// granted.
-    pub fn give(&mut self, channel: u32, slot: u32, bytes: &[u8], origin: (LinkEnd, u32)) -> Option<bool> {
+    /// Gives bytes to a program: true when all found room, otherwise the rest is held.
+    pub fn give(
+        &mut self,
+        channel: u32,
+        slot: u32,
+        bytes: &[u8],
+        origin: (LinkEnd, u32),
+    ) -> Result<bool, Refused> {
         let known = &mut self.channels[channel as usize];
-        let port = known.port.as_mut()?;
+        let (host, gave_up) = (known.host, known.gave_up);
+        let Some(port) = known.port.as_mut() else { return Ok(true) };
         let gone = port.gone;
-        let Some(entry) = port.slot(slot) else { return Some(true) };
+        let Some(entry) = port.slot(slot) else { return Ok(true) };
         if !entry.relay.give(bytes.len() as u64) {
-            return None;
+            return Err(Refused::Credit);
         }
+        let (generation, closed) = (entry.generation, entry.here_closed);
         if entry.relay.is_short(self.plan.ahead) {
             // Credit that was kept back is passed on at the next turn, as if it were new.
-            let host = known.host;
             known.changes.insert(slot);
             self.hosts[host as usize].news.push(channel);
             self.plan_turn(host, 1);
         }
-        let known = &mut self.channels[channel as usize];
-        let port = known.port.as_mut()?;
-        let entry = port.slot(slot)?;
-        if gone || entry.here_closed {
-            return Some(true);
+        if gone || closed {
+            return Ok(true);
         }
-        let generation = entry.generation;
+        if gave_up {
+            return Err(Refused::GaveUp);
+        }
+        self.note_touched(channel);
+        let Channel { port, lanes, .. } = &mut self.channels[channel as usize];
+        let Some(port) = port else { return Ok(true) };
         let waits = !port.overflow.is_empty();
-        let done = if waits { 0 } else { known.put(slot, generation, bytes) };
+        let done = if waits { 0 } else { put(&mut lanes[1], slot, generation, bytes) };
         if done > 0 {
-            self.plan_sort(channel, 0);
+            self.give_up_if_due(channel);
         }
         if done == bytes.len() {
-            return Some(true);
+            return Ok(true);
         }
         let held = Held { slot, generation, bytes: bytes[done..].to_vec(), done: 0, origin };
-        let known = &mut self.channels[channel as usize];
-        known.port.as_mut()?.overflow.push_back(held);
-        let host = known.host;
+        if let Some(port) = &mut self.channels[channel as usize].port {
+            port.overflow.push_back(held);
+        }
         self.hosts[host as usize].news.push(channel);
         self.plan_turn(host, ROOM_TICK);
-        Some(false)
+        Ok(false)
     }
 
     /// Gives a program what its ring had no room for.
     pub fn retry_overflow(&mut self, channel: u32) {
-        loop {
-            let known = &mut self.channels[channel as usize];
-            let Some(held) = known.port.as_mut().and_then(|port| port.overflow.pop_front()) else { return };
-            let done = held.done + known.put(held.slot, held.generation, &held.bytes[held.done..]);
-            if done > held.done {
-                self.plan_sort(channel, 0);
-            }
-            let known = &mut self.channels[channel as usize];
-            let Some(port) = known.port.as_mut() else { return };
-            if done < held.bytes.len() {
-                port.overflow.push_front(Held { done, ..held });
-                let host = known.host;
+        while let Some(whole) = self.give_held(channel) {
+            if !whole {
+                let host = self.channels[channel as usize].host;
                 self.hosts[host as usize].news.push(channel);
                 return self.plan_turn(host, ROOM_TICK);
             }
-            let over = !port.holds(held.slot) && port.slot(held.slot).is_some_and(|slot| slot.there_closed);
-            self.hand_over(held.origin);
-            if over {
-                self.say_closed(channel, held.slot);
-            }
         }
+    }
+
+    /// The first held bytes of a program: true when all of them found room.
+    fn give_held(&mut self, channel: u32) -> Option<bool> {
+        let Channel { port, lanes, .. } = &mut self.channels[channel as usize];
+        let held = port.as_mut()?.overflow.front_mut()?;
+        held.done += put(&mut lanes[1], held.slot, held.generation, &held.bytes[held.done..]);
+        let (slot, origin, whole) = (held.slot, held.origin, held.done == held.bytes.len());
+        // Before the sender's copy goes.
+        self.publish_to(channel);
+        if !whole || self.drop_if_given_up(channel) {
+            return Some(whole);
+        }
+        let port = self.channels[channel as usize].port.as_mut()?;
+        port.overflow.pop_front();
+        let over = !port.holds(slot) && port.slot(slot).is_some_and(|slot| slot.there_closed);
+        self.hand_over(origin);
+        if over {
+            self.say_closed(channel, slot);
+        }
+        Some(true)
     }
 
     /// Bytes that were held are with their program, or nobody wants them any more.
@@ -193,6 +230,7 @@ impl World {
 
     /// A program's stream has something to look at.
     pub fn touch(&mut self, channel: u32, slot: u32) {
+        self.note_touched(channel);
         if let Some((stream, end)) = self.channels[channel as usize].owners[slot as usize][0] {
             let delay = 1 + self.rng.below(30);
             self.wake(stream, end, delay);
@@ -211,6 +249,7 @@ impl World {
     }
 
     fn say_closed(&mut self, channel: u32, slot: u32) {
+        self.publish_to(channel);
         self.channels[channel as usize].lines[slot as usize][1].state = SlotState::Closed;
         self.touch(channel, slot);
         self.end_if_over(channel, slot);
@@ -222,17 +261,15 @@ impl World {
     }
 }
 
-impl crate::channel::Channel {
-    /// Writes bytes of a stream for the program, as far as there is room: how many.
-    fn put(&mut self, slot: u32, generation: u8, bytes: &[u8]) -> usize {
-        let mut done = 0;
-        while done < bytes.len() {
-            let part = (bytes.len() - done).min(self.lanes[1].capacity / 4);
-            if !self.lanes[1].put(Frame::new(slot, generation, bytes[done..done + part].to_vec(), INLINE)) {
-                break;
-            }
-            done += part;
+/// Writes bytes of a stream for a program, as far as there is room: how many.
+fn put(lane: &mut Lane, slot: u32, generation: u8, bytes: &[u8]) -> usize {
+    let mut done = 0;
+    while done < bytes.len() {
+        let part = (bytes.len() - done).min(lane.capacity / 4);
+        if !lane.write(Frame::new(slot, generation, bytes[done..done + part].to_vec(), INLINE)) {
+            break;
         }
-        done
+        done += part;
     }
+    done
 }

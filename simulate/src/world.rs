@@ -6,6 +6,7 @@ use crate::channel::{Channel, Line, Place, SlotState};
 use crate::clock::{Clock, Event};
 use crate::link::{Flight, Link};
 use crate::plan::{Kind, Plan};
+use crate::port::LinkEnd;
 use crate::report::{Digest, Failure, Report, Trace};
 use crate::rng::Rng;
 use crate::stream::Stream;
@@ -39,6 +40,13 @@ pub struct Host {
     pub linked: Vec<u32>,
     /// Streams that end when their last batch has left: channel and slot.
     pub ending: Vec<(u32, u32)>,
+    /// Whether the end of a round is planned.
+    pub in_round: bool,
+    /// Channels whose programs were given something in this round, and the batches it came with.
+    pub touched: Vec<u32>,
+    pub unpublished: Vec<(LinkEnd, u32)>,
+    /// Whether a program was dropped since batches were last delivered.
+    pub dropped: bool,
     pub turn_at: Option<u64>,
     pub partners: Vec<u32>,
 }
@@ -163,6 +171,9 @@ impl World {
             Event::Act { stream, end, epoch } => self.act(stream, end.into(), epoch),
             Event::Sort { channel, side, life } => self.sort(channel, side.into(), life),
             Event::Turn { host, life } => self.turn(host, life),
+            Event::Publish { host, life } if self.hosts[host as usize].life == life => self.publish(host),
+            Event::Publish { .. } => {}
+            Event::GivenUp { channel, life } => self.hear_given_up(channel, life),
             Event::Tick { host, life } => self.tick(host, life),
             Event::Land { flight } => self.land(flight),
             Event::Complete { link, side, token, immediate } => {
