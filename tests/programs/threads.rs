@@ -17,6 +17,7 @@ fn main() {
         ("full_duplex", full_duplex),
         ("several_senders", several_senders),
         ("several_receivers", several_receivers),
+        ("several_pollers", several_pollers),
         ("handed_from_thread_to_thread", handed_from_thread_to_thread),
         ("short_threads", short_threads),
         ("accept_in_threads", accept_in_threads),
@@ -179,6 +180,46 @@ fn several_receivers(_: &mut Case) {
     });
     let found: Vec<usize> = sums.iter().map(|sum| sum.load(Ordering::SeqCst)).collect();
     say!("{} bytes, each once: {}", total.load(Ordering::SeqCst), found == expected);
+}
+
+/// What one thread is told of another may have read before it looks. A poll without a limit never says that time is over.
+fn several_pollers(_: &mut Case) {
+    let (one, two) = pairs(1)[0];
+    // It does not leave the kernel while threads sleep there.
+    for _ in 0..200 {
+        for (from, to) in [(one, two), (two, one)] {
+            assert_eq!(sys::send(from.fd, &[7; 60], 0), Ok(60));
+            assert_eq!(sys::recv(to.fd, &mut [0; 60], libc::MSG_WAITALL), Ok(60));
+        }
+    }
+    let (total, timeouts) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut buffer = [0; 100];
+                loop {
+                    let mut set = [libc::pollfd { fd: two.fd, events: libc::POLLIN, revents: 0 }];
+                    if sys::poll(&mut set, -1) == Ok(0) {
+                        timeouts.fetch_add(1, Ordering::SeqCst);
+                    }
+                    match sys::recv(two.fd, &mut buffer, libc::MSG_DONTWAIT) {
+                        Ok(0) => return,
+                        Ok(count) => {
+                            total.fetch_add(count, Ordering::SeqCst);
+                            assert_eq!(sys::send(two.fd, &buffer[..count], 0), Ok(count));
+                        }
+                        Err(errno) => assert_eq!(errno.0, libc::EAGAIN),
+                    }
+                }
+            });
+        }
+        for _ in 0..5000 {
+            assert_eq!(sys::send(one.fd, &[7; 60], 0), Ok(60));
+            assert_eq!(sys::recv(one.fd, &mut [0; 60], libc::MSG_WAITALL), Ok(60));
+        }
+        sys::shutdown(one.fd, libc::SHUT_WR).unwrap();
+    });
+    say!("{} bytes, {} times nothing", total.into_inner(), timeouts.into_inner());
 }
 
 /// A stream that is used by another thread each time, as in a thread pool.

@@ -33,6 +33,7 @@ mod threads {
             thread_for_each_connection,
             full_duplex,
             several_senders,
+            several_pollers,
             several_receivers,
             handed_from_thread_to_thread,
             short_threads,

@@ -146,7 +146,11 @@ impl Poll<'_> {
                     hold::release_all();
                 }
                 // A signal that only the mask lets through is delivered even where nothing is waited for.
-                return self.with_kernel(set, if own { core::ptr::null() } else { self.mask }).map(Some);
+                let ready = self.with_kernel(set, if own { core::ptr::null() } else { self.mask })?;
+                // Meanwhile another thread may have read what was there, or its stream returns to the kernel.
+                if ready > 0 || now_only {
+                    return Ok(Some(ready));
+                }
             }
             hold::release_all();
             if self.all_streams(set) && spin::until(|| self.something()) {
