@@ -8,6 +8,7 @@ use crate::inside::{Heap, Interruptions};
 use crate::socket::{self, Socket, State};
 use crate::table::{self, Entry};
 use crate::{channel, epoll, position, promote, stats, sys};
+use core::cell::Cell;
 use core::sync::atomic::Ordering;
 use smallvec::SmallVec;
 
@@ -22,6 +23,8 @@ struct Member {
     fd: i32,
     events: i16,
     kind: Kind,
+    /// Whether there was news of a stream's end when it was last judged. What another thread finds since is not known here.
+    hinted: Cell<bool>,
 }
 
 enum Kind {
@@ -104,7 +107,7 @@ fn members(set: &[libc::pollfd]) -> Heap<SmallVec<[Member; FEW]>> {
             Entry::Epoll(_) => Kind::Epoll,
             _ => return None,
         };
-        Some(Member { index, fd: entry.fd, events: entry.events, kind })
+        Some(Member { index, fd: entry.fd, events: entry.events, kind, hinted: Cell::new(false) })
     };
     Heap::new(|| set.iter().enumerate().filter_map(member).collect())
 }
@@ -188,6 +191,7 @@ impl Poll<'_> {
         for member in self.members {
             let ready = match member.kind {
                 Kind::Stream(socket, channel, slot) => {
+                    member.hinted.set(socket.hint.load(Ordering::Relaxed));
                     readiness(member.fd, socket, channel, slot, member.events, now)
                 }
                 Kind::Epoll if epoll::ready(member.fd) => libc::POLLIN & member.events,
@@ -326,7 +330,7 @@ impl Poll<'_> {
                 // Whether another host's end has sent urgent data the agent's channel does not tell from a return.
                 let urgent = if channel.leads_to_agent() { 0 } else { member.events & libc::POLLPRI };
                 let mut events = libc::POLLRDHUP | urgent;
-                if socket.hint.load(Ordering::Relaxed) {
+                if member.hinted.get() {
                     events = member.events & libc::POLLRDHUP | urgent;
                 } else if member.events & libc::POLLIN != 0 {
                     events |= libc::POLLIN;
