@@ -45,6 +45,11 @@ fn info(fd: i32) -> Option<TcpInfo> {
     (length >= size_of::<TcpInfo>()).then_some(info)
 }
 
+/// Returns when the kernel is done with the segment that it may just be taking in: TCP_INFO is read under the socket's lock.
+pub fn await_kernel(fd: i32) {
+    let _ = info(fd);
+}
+
 /// Which end has opened a connection: the SYN of the one that did counts as an acknowledged byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
