@@ -65,7 +65,6 @@ pub mod port;
 #[allow(unsafe_code)]
 mod position;
 mod process;
-#[allow(unsafe_code)]
 mod promote;
 #[allow(unsafe_code)]
 mod registry;

@@ -46,7 +46,7 @@ fn info(fd: i32) -> Option<TcpInfo> {
 }
 
 /// Returns when the kernel is done with the segment that it may just be taking in: TCP_INFO is read under the socket's lock.
-pub fn await_kernel(fd: i32) {
+pub fn await_segment(fd: i32) {
     let _ = info(fd);
 }
 

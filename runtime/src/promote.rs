@@ -1,6 +1,7 @@
 //! From the kernel to a channel: who may, who meets whom, and the moment a stream becomes shared.
 //! `promote::far` has what is different for connections to other hosts.
 
+#[allow(unsafe_code)]
 mod addresses;
 mod far;
 

@@ -121,7 +121,7 @@ fn kernel_part(fd: i32, socket: &Socket, channel: &Channel, slot: u32, kernel_wa
     let mut state = kernel_state(fd, kernel_wanted | urgent);
     if state & (libc::POLLERR | libc::POLLHUP) == libc::POLLERR {
         // A reset sets the error before the end (tcp_reset), and poll reads both without the lock. Who is woken by the kernel sees both.
-        position::await_kernel(fd);
+        position::await_segment(fd);
         state = kernel_state(fd, kernel_wanted | urgent);
     }
     if state & urgent != 0 && channel.note_mark(slot, fd) {

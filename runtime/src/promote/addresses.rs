@@ -1,5 +1,5 @@
 //! What a connection is known by: the addresses of its ends, its network namespace, and the key under which the ends meet in the
-//! registry.
+//! registry. May contain `unsafe`: the kernel fills in addresses, whose family says what they are.
 
 use crate::registry::Key;
 use crate::sys;

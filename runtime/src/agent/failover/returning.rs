@@ -83,7 +83,7 @@ impl fmt::Display for Why {
 }
 
 impl Step {
-    fn failed(text: &'static str) -> Self {
+    fn failed(text: impl Into<Cow<'static, str>>) -> Self {
         Self::Failed(Why { text: text.into(), errno: None })
     }
 
@@ -240,11 +240,10 @@ impl Returning {
         let could_get = oldest..=self.own.sent;
         let could_send = self.own.received..=self.granted;
         if !(could_get.contains(&theirs.received) && could_send.contains(&theirs.sent)) {
-            let text = format!(
+            return Step::failed(format!(
                 "the other end's counts cannot be: {} bytes received, not {could_get:?}, or {} sent, not {could_send:?}",
                 theirs.received, theirs.sent
-            );
-            return Step::Failed(Why { text: text.into(), errno: None });
+            ));
         }
         let from = (theirs.received - oldest) as usize;
         self.output.extend_from_slice(self.retained.get(from..).unwrap_or_default());
