@@ -29,14 +29,20 @@ impl Pair {
     /// # Panics
     /// There is no memory.
     #[allow(clippy::new_without_default)]
-    #[allow(clippy::expect_used)]
     pub fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    /// The same, with something that is different about its ends.
+    #[allow(clippy::expect_used)]
+    pub(super) fn with(change: impl Fn(&mut Channel)) -> Self {
         let own = process::remember();
         let (first, file) = Segment::create(GEOMETRY, 1, [own, own]).expect("a segment");
         let second = Segment::attach(file, 1, [own, own]).expect("the same again");
         let end = |segment, side| {
             let party = Party::create(GEOMETRY.slots, QUEUE_BYTES).expect("memory of a side");
-            let channel = Box::new(Channel::new(segment, party, side, 1, own).expect("memory of an end"));
+            let mut channel = Box::new(Channel::new(segment, party, side, 1, own).expect("memory of an end"));
+            change(&mut channel);
             channel.lend_all_blocks();
             &*Box::leak(channel)
         };

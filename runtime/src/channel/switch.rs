@@ -36,12 +36,16 @@ impl Channel {
         true
     }
 
-    /// The stream goes back to the kernel at the byte it has reached. False when it is there already.
+    /// The stream goes back to the kernel at the byte it has reached. False when it is there already, or returns.
     fn switch_to_kernel(&self, slot: u32, stream: &mut Sending) -> bool {
         self.switch_to_kernel_at(slot, stream, stream.credit.sent())
     }
 
     pub(super) fn switch_to_kernel_at(&self, slot: u32, stream: &mut Sending, position: u64) -> bool {
+        // What the other end is told of the switches at a return is the last: an agent that is late would tell it of this one, too.
+        if self.recovery(slot) != Recovery::None {
+            return false;
+        }
         let passed = self.peer_line(slot).passed.load(Ordering::Acquire);
         let number = match stream.path.to_kernel(passed) {
             Ok(number) => number,

@@ -230,6 +230,23 @@ fn late_calls(pair: &Pair, slot: u32, generation: u8) {
     }
 }
 
+/// The other end goes by what it was told when the stream began to return, and an agent that is late would tell it of more.
+#[test]
+fn a_stream_that_returns_announces_no_switch() {
+    let pair = Pair::with(|end| end.way = Some(far::Way::new(-1)));
+    let stream = Stream::open(&pair);
+    begin(&stream);
+    let (end, slot, generation) = (pair.ends[0], stream.stream.slot, stream.stream.generation);
+    assert!(end.party.stream(slot).begin_recovery(Recovery::None));
+    let (record, _) = end.stop_sending(slot, generation, 0).unwrap();
+    assert_eq!(record.announced, 1, "it is on the channel");
+    stream.stream.spill(0);
+    assert!(!end.send_through_kernel(slot, generation));
+    assert_eq!(end.own_line(slot).announced.load(Ordering::Relaxed), 1);
+    assert_eq!(stream.stream.send(0, b"more"), Ok(Sent::Busy));
+    end_all(pair, stream);
+}
+
 /// A read that would find nothing is told so without the lock, which must not hide a lie.
 #[test]
 fn a_cursor_that_goes_back_ends_the_channel() {

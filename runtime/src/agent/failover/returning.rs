@@ -276,13 +276,17 @@ impl Returning {
             // The program has closed its end: nobody reads.
             return Step::Over;
         };
+        let place = state.place;
+        let (channel, kernel) = (state.queued.len() + self.again.len(), self.before_mark.len());
         let (bytes, whole) = self.in_order(&theirs, state);
         if !self.channel.put_received(self.slot, self.generation, &bytes) {
             Step::failed("memory has run out")
         } else if whole {
             Step::Over
         } else {
-            Step::failed("the bytes do not fit the switches")
+            Step::failed(format!(
+                "{channel} bytes of the channel and {kernel} of TCP do not fit the switches: {theirs:?}, {place:?}"
+            ))
         }
     }
 
