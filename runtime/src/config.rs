@@ -105,6 +105,8 @@ pub struct Settings {
     /// Bytes that an agent lets others send ahead to the programs of its host.
     pub agent_memory_limit: u64,
     pub spin: Spin,
+    /// Seconds after which a sleeping thread looks by itself; 0 for never.
+    pub look_seconds: u32,
     pub fabric: Fabric,
     pub gather: Gather,
     pub rules: Rules,
@@ -136,6 +138,7 @@ impl Settings {
         user_memory_limit: 2 << 30,
         agent_memory_limit: 256 << 20,
         spin: Spin::Auto,
+        look_seconds: 5,
         fabric: Fabric::Auto,
         gather: Gather::Auto,
         rules: Rules::ALL,

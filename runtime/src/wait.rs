@@ -7,6 +7,7 @@ pub mod spin;
 
 use crate::bell::Borrowed;
 use crate::channel::{Channel, Rest, hold};
+use crate::config::settings;
 use crate::inside::Interruptions;
 use crate::shm::party::Recovery;
 use crate::socket::Socket;
@@ -26,10 +27,22 @@ pub fn deadline_of(timeout: Option<&libc::timespec>) -> Option<u64> {
     timeout.map(|time| sys::now_ns().saturating_add(nanoseconds(time)))
 }
 
+/// Between two looks of a sleeper that no bell can wake.
+const TICK_NS: u64 = 1_000_000;
+
+/// The longest sleep before the next look, in nanoseconds, for a ring that never comes: another process of the user may have
+/// scribbled over the words by which wakers know who sleeps.
+fn longest_sleep() -> u64 {
+    match settings().look_seconds {
+        0 => u64::MAX,
+        seconds => u64::from(seconds) * 1_000_000_000,
+    }
+}
+
 /// How long to sleep until then, before the next look; with `tick` no longer than a sleeper that no bell can wake may.
 pub fn time_left(deadline: Option<u64>, tick: bool) -> libc::timespec {
     let left = deadline.map_or(u64::MAX, |deadline| deadline.saturating_sub(sys::now_ns()));
-    let left = left.min(nanoseconds(if tick { &TICK } else { &LONGEST }));
+    let left = left.min(if tick { TICK_NS } else { longest_sleep() });
     libc::timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as i64 }
 }
 
@@ -62,22 +75,29 @@ pub fn kernel_state(fd: i32, events: i16) -> i16 {
 
 /// What a promoted stream is ready for, of `wanted` (POLL* bits), at this moment in ticks; frames were sorted before.
 pub fn readiness(fd: i32, socket: &Socket, channel: &Channel, slot: u32, wanted: i16, now: u64) -> i16 {
+    judge(fd, socket, channel, slot, wanted, now).0
+}
+
+/// The same, and whether it left news of the lifeline that it knows of: until something else happens, these say nothing new. What
+/// another thread finds meanwhile does not count.
+fn judge(fd: i32, socket: &Socket, channel: &Channel, slot: u32, wanted: i16, now: u64) -> (i16, bool) {
     const IN: i16 = libc::POLLIN | libc::POLLRDNORM;
     const OUT: i16 = libc::POLLOUT | libc::POLLWRNORM;
     // Asked once, because it counts as a look.
-    let due = socket.look_due_at(now) || socket.hint.load(Ordering::Relaxed);
+    let mut hinted = socket.hint.load(Ordering::Relaxed);
+    let due = socket.look_due_at(now) || hinted;
     if !due
         && let Some(has_bytes) = channel.glance(slot)
         && (wanted & OUT == 0 || channel.sends_here(slot))
     {
         // What is sent on a channel between two processes can always leave.
-        return (if has_bytes { IN | OUT } else { OUT }) & wanted;
+        return ((if has_bytes { IN | OUT } else { OUT }) & wanted, hinted);
     }
     if channel.recovery(slot) == Recovery::Running {
-        return 0;
+        return (0, hinted);
     }
     if !channel.usable() {
-        return (IN | OUT | libc::POLLHUP) & (wanted | libc::POLLHUP);
+        return ((IN | OUT | libc::POLLHUP) & (wanted | libc::POLLHUP), hinted);
     }
     let reads_kernel =
         channel.receive_path(slot, socket.generation(), fd).is_ok_and(|path| path == Path::Kernel);
@@ -97,11 +117,12 @@ pub fn readiness(fd: i32, socket: &Socket, channel: &Channel, slot: u32, wanted:
         }
     }
     if ask {
-        let part = kernel_part(fd, socket, channel, slot, kernel_wanted);
+        let part;
+        (part, hinted) = kernel_part(fd, socket, channel, slot, kernel_wanted);
         let beneath = !reads_kernel && part & IN != 0 && part & OVER == 0;
         ready |= if beneath { part & !IN | readable_beneath(fd, socket, channel, slot) } else { part };
     }
-    ready & (wanted | libc::POLLHUP | libc::POLLERR)
+    (ready & (wanted | libc::POLLHUP | libc::POLLERR), hinted)
 }
 
 /// Whether bytes in the kernel are the next ones although the stream is on the channel.
@@ -113,7 +134,8 @@ fn readable_beneath(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> i
     if ready { libc::POLLIN | libc::POLLRDNORM } else { 0 }
 }
 
-fn kernel_part(fd: i32, socket: &Socket, channel: &Channel, slot: u32, kernel_wanted: i16) -> i16 {
+/// What the kernel says of a stream; and whether news of the lifeline are left (see [`judge`]).
+fn kernel_part(fd: i32, socket: &Socket, channel: &Channel, slot: u32, kernel_wanted: i16) -> (i16, bool) {
     let may_end = channel.may_end(slot, socket.generation());
     let urgent = if channel.leads_to_agent() { libc::POLLPRI } else { 0 };
     // Before the look: what another thread hears after it stays.
@@ -126,7 +148,7 @@ fn kernel_part(fd: i32, socket: &Socket, channel: &Channel, slot: u32, kernel_wa
     }
     if state & urgent != 0 && channel.note_mark(slot, fd) {
         socket.hint.fetch_or(hinted, Ordering::Relaxed);
-        return 0;
+        return (0, hinted);
     }
     state &= kernel_wanted | OVER;
     if state & OVER != 0 && !may_end {
@@ -136,16 +158,17 @@ fn kernel_part(fd: i32, socket: &Socket, channel: &Channel, slot: u32, kernel_wa
         if position::readable(fd) == 0 {
             state &= !(libc::POLLIN | libc::POLLRDNORM);
         }
-        return state;
+        return (state, true);
     }
     if state & OVER != 0 {
         socket.hint.store(true, Ordering::Relaxed);
-        return state | libc::POLLIN | libc::POLLRDNORM;
+        return (state | libc::POLLIN | libc::POLLRDNORM, true);
     }
-    if state & libc::POLLIN != 0 {
-        socket.hint.fetch_or(hinted, Ordering::Relaxed);
+    if state & libc::POLLIN == 0 {
+        return (state, false);
     }
-    state
+    socket.hint.fetch_or(hinted, Ordering::Relaxed);
+    (state, hinted)
 }
 
 /// When a call ends without bytes because of SO_RCVTIMEO, in nanoseconds of the monotonic clock, `u64::MAX` for never; asked at its
@@ -250,12 +273,6 @@ pub fn for_return(fd: i32, channel: &Channel, slot: u32) -> Result<(), i32> {
     }
     Ok(())
 }
-
-/// Between two looks of a sleeper that no bell can wake.
-const TICK: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 };
-/// The longest sleep before the next look, for a ring that never comes: another process of the user may have scribbled over
-/// the words by which wakers know who sleeps.
-const LONGEST: libc::timespec = libc::timespec { tv_sec: 5, tv_nsec: 0 };
 
 fn sleep(set: &mut [libc::pollfd], mut limit: libc::timespec) -> Result<usize, i32> {
     stats::process().sleeps.add(1);

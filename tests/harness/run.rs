@@ -170,12 +170,12 @@ pub fn clear_settings(command: &mut Command) {
     command.env_remove("LD_PRELOAD").env_remove(PEER_LIBRARY);
 }
 
-/// Puts the library under a command, with a registry of its own, promoting at the first call.
+/// Puts the library under a command, with a registry of its own, promoting at the first call. A wake-up that is lost stays lost.
 pub fn preload(command: &mut Command, registry: &Path, stats: &Path) {
     let mut target = stats.as_os_str().to_owned();
     target.push("/");
     command.env("LD_PRELOAD", library::path()).env("CONVOY_DIR", registry).env("CONVOY_STATS", target);
-    command.env("CONVOY_PROMOTE_AFTER", "1");
+    command.env("CONVOY_PROMOTE_AFTER", "1").env("CONVOY_LOOK_SECONDS", "0");
 }
 
 impl std::fmt::Display for Task {

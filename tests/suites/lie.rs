@@ -51,6 +51,8 @@ fn a_lying_peer_costs_its_own_channel_only() {
     let (began, mut seed, mut sums) = (Instant::now(), first, Sums::default());
     while began.elapsed() < limit {
         let task = Task::new(PROGRAM).arg("run").arg(each.to_string()).arg(seed.to_string()).arg("both");
+        // A liar writes over the words by which the others wake each other.
+        let task = task.set("CONVOY_LOOK_SECONDS", "5");
         let run = task.mode(Mode::Preloaded).limit(Duration::from_secs(each + 240)).run();
         assert!(run.status.success(), "seed {seed}\n{}", run.report());
         run.assert_accelerated();

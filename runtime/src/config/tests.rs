@@ -91,6 +91,7 @@ fn every_setting_refuses_a_wrong_value() {
         ("CONVOY_USER_MEMORY_LIMIT", &["1023K", "half"]),
         ("CONVOY_AGENT_MEMORY_LIMIT", &["0", "1025G"]),
         ("CONVOY_SPIN_US", &["ever", "1000001"]),
+        ("CONVOY_LOOK_SECONDS", &["-1", "86401", "never"]),
         ("CONVOY_FABRIC", &["infiniband", "verbs;", "verbs;x"]),
         ("CONVOY_RULES", &["port:22", "+port:0", "+port:9-8", "-10.0.0.0/33", "+[::1", "+prog:", "+x\ny"]),
         ("CONVOY_LOG", &["loud", "warn:", ":/tmp/x", "warn:/tmp/"]),

@@ -122,6 +122,13 @@ pub const VARIABLES: &[Variable] = &[
         take: |settings, text| put(&mut settings.spin, values::spin(text)),
     },
     Variable {
+        name: "CONVOY_LOOK_SECONDS",
+        default: "5",
+        meaning: "seconds after which a sleeping thread looks by itself, should a wake-up be lost; 0 trusts the wake-ups",
+        allowed: "a number from 0 to 86400",
+        take: |settings, text| put(&mut settings.look_seconds, values::number(text, 0..=86400)),
+    },
+    Variable {
         name: "CONVOY_FABRIC",
         default: "auto",
         meaning: "what carries bytes: shared memory on one host, and a libfabric provider between hosts",

@@ -1,6 +1,6 @@
 //! poll for many descriptors: promoted streams are judged here, the rest by the kernel, one sleep for both.
 
-use super::{readiness, spin};
+use super::spin;
 use crate::api::Handled;
 use crate::bell::{Bell, Borrowed};
 use crate::channel::{Channel, Rest, hold};
@@ -23,7 +23,7 @@ struct Member {
     fd: i32,
     events: i16,
     kind: Kind,
-    /// Whether there was news of a stream's end when it was last judged. What another thread finds since is not known here.
+    /// Whether the last judgement left news of a stream's lifeline that it knows of ([`super::judge`]).
     hinted: Cell<bool>,
 }
 
@@ -191,8 +191,9 @@ impl Poll<'_> {
         for member in self.members {
             let ready = match member.kind {
                 Kind::Stream(socket, channel, slot) => {
-                    member.hinted.set(socket.hint.load(Ordering::Relaxed));
-                    readiness(member.fd, socket, channel, slot, member.events, now)
+                    let (ready, hinted) = super::judge(member.fd, socket, channel, slot, member.events, now);
+                    member.hinted.set(hinted);
+                    ready
                 }
                 Kind::Epoll if epoll::ready(member.fd) => libc::POLLIN & member.events,
                 Kind::Candidate(..) if asked => continue,
