@@ -171,7 +171,9 @@ impl World {
     pub fn fail(&self, what: &str) -> ! {
         let (mode, provider, ended) = (self.mode, &self.provider, self.counters());
         let live = if self.accelerated() { self.live(None) } else { Counters::default() };
-        panic!("{mode:?} over {provider}: {what}\nended {ended}\nlive {live}\n{}", self.logs());
+        // Once more behind the logs: who sees an end of them sees why.
+        let why = what.lines().next().unwrap_or_default();
+        panic!("{mode:?} over {provider}: {what}\nended {ended}\nlive {live}\n{}\nso: {why}", self.logs());
     }
 
     /// Fails unless something holds.

@@ -12,6 +12,8 @@ use super::options::{Options, Random};
 pub enum Io {
     Blocking,
     Poll,
+    /// By poll, and before every receive, as libpq.
+    Ask,
     Level,
     Edge,
 }
@@ -21,6 +23,7 @@ impl Io {
         match word {
             "blocking" => Self::Blocking,
             "poll" => Self::Poll,
+            "ask" => Self::Ask,
             "level" => Self::Level,
             "edge" => Self::Edge,
             _ => panic!("nobody waits by {word}"),
@@ -51,7 +54,7 @@ impl End {
 
     pub fn new(stream: Stream, options: &Options) -> Self {
         let epoll = match options.io {
-            Io::Blocking | Io::Poll => None,
+            Io::Blocking | Io::Poll | Io::Ask => None,
             Io::Level | Io::Edge => Some(Epoll::new()),
         };
         if let Some(epoll) = &epoll {
@@ -84,6 +87,9 @@ impl End {
 
     /// Receives at most so much.
     pub fn receive_most(&mut self, most: usize) -> Outcome {
+        if self.io == Io::Ask {
+            self.wait(true);
+        }
         loop {
             match self.stream.recv_with(most, 0) {
                 Err(Errno(libc::EAGAIN)) => self.wait(true),

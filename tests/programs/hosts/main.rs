@@ -12,7 +12,7 @@
 //! | `short` | a few messages, then the next connection |
 //!
 //! Options: `--connections N`, `--bytes N` (each, 0 for "until the file of `--stop` is there"), `--seed N`, `--io
-//! blocking|poll|level|edge`, `--delay` (no TCP_NODELAY), `--pace MICROSECONDS` (between sends), `--tolerant` (a peer may
+//! blocking|poll|ask|level|edge`, `--delay` (no TCP_NODELAY), `--pace MICROSECONDS` (between sends), `--tolerant` (a peer may
 //! die), `--go FILE` (bytes go to and fro until it is there). A wrong byte ends the program with its position.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

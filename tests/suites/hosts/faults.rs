@@ -27,6 +27,10 @@ fn crash_of_the_servers_agent(provider: &str) {
     crash_of_the_agent(provider, 1, "level");
 }
 
+fn crash_of_the_agent_of_who_polls(provider: &str) {
+    crash_of_the_agent(provider, 1, "ask");
+}
+
 fn crash_of_both_agents(provider: &str) {
     convoy(provider, &Plan::pair(), |world| {
         world.start_agents();
@@ -211,6 +215,7 @@ fn crash_between_the_halves() {
 crate::over_providers!(
     crash_of_the_clients_agent: super::crash_of_the_clients_agent,
     crash_of_the_servers_agent: super::crash_of_the_servers_agent,
+    crash_of_the_agent_of_who_polls: super::crash_of_the_agent_of_who_polls,
     crash_of_both_agents: super::crash_of_both_agents,
     agents_end_and_start_again: super::agents_end_and_start_again,
     clients_agent_stands_still: super::clients_agent_stands_still,
