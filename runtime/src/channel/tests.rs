@@ -233,7 +233,7 @@ fn late_calls(pair: &Pair, slot: u32, generation: u8) {
 /// The other end goes by what it was told when the stream began to return, and an agent that is late would tell it of more.
 #[test]
 fn a_stream_that_returns_announces_no_switch() {
-    let pair = Pair::with(|end| end.way = Some(far::Way::new(-1)));
+    let pair = Pair::with(|end| end.way = Some(Way::new(-1)));
     let stream = Stream::open(&pair);
     begin(&stream);
     let (end, slot, generation) = (pair.ends[0], stream.stream.slot, stream.stream.generation);
