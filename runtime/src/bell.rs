@@ -40,7 +40,9 @@ static POOL: Mutex<Vec<Bell>> = Mutex::new(Vec::new());
 impl Bell {
     /// A bell to keep, or nothing when descriptors or numbers run out.
     pub fn create() -> Option<Self> {
-        POOL.lock().pop().or_else(Self::make)
+        let kept = POOL.lock().pop();
+        // Without the lock: a number beyond the table of descriptors makes the kernel wait for all processors.
+        kept.or_else(Self::make)
     }
 
     fn make() -> Option<Self> {

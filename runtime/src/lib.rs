@@ -58,6 +58,7 @@ mod listing;
 mod lock;
 pub mod log;
 mod memory;
+mod naps;
 #[allow(unsafe_code)]
 mod options;
 #[allow(unsafe_code)]

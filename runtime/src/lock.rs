@@ -1,6 +1,7 @@
 //! A mutex that survives fork: its whole state is one word, so a child can simply free what threads it does not have
 //! were holding. Queues of parked threads, which others keep beside the lock, would name threads of the parent.
 
+use crate::naps::Naps;
 use crate::{inside, sys};
 use core::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::lock_api::{self, GuardNoSend, RawMutex};
@@ -15,7 +16,6 @@ pub struct Word(AtomicBool);
 
 const SPINS: u32 = 100;
 const YIELDS: u32 = 200;
-const NAP_NS: u64 = 50_000;
 
 // SAFETY: the word is set by one thread at a time, and only the holder clears it.
 unsafe impl RawMutex for Word {
@@ -25,7 +25,7 @@ unsafe impl RawMutex for Word {
 
     #[inline]
     fn lock(&self) {
-        let mut turns = 0u32;
+        let (mut turns, mut naps) = (0u32, Naps::new());
         // A handler may run between two tries: it must not find the lock held by its own thread.
         while !self.try_lock() {
             turns += 1;
@@ -34,7 +34,7 @@ unsafe impl RawMutex for Word {
             } else if turns <= YIELDS {
                 sys::sched_yield();
             } else {
-                sys::sleep_ns(NAP_NS);
+                naps.nap();
             }
         }
     }

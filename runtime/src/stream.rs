@@ -9,6 +9,7 @@ use crate::api::Handled;
 use crate::channel::send::Sent;
 use crate::channel::{Channel, Trouble};
 use crate::iov::{self, Cursor, EMPTY};
+use crate::naps::Naps;
 use crate::shm::party::{KernelSend, Recovery};
 use crate::socket::{self, Socket, State};
 use crate::wait::{self, spin};
@@ -232,7 +233,7 @@ impl Call<'_> {
 
     #[inline(always)]
     fn send_all(&self, bytes: &mut Cursor) -> Result<usize, i32> {
-        let mut total = 0;
+        let (mut total, mut naps) = (0, Naps::new());
         self.look_for_closed_peer();
         loop {
             let before = *bytes;
@@ -281,6 +282,8 @@ impl Call<'_> {
                         self.channel.spill(self.slot, self.generation);
                     } else if !room && nonblocking {
                         return if total > 0 { Ok(total) } else { Err(libc::EAGAIN) };
+                    } else if !room {
+                        naps.nap();
                     }
                 }
                 Err(trouble) => {

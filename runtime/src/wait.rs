@@ -9,6 +9,7 @@ use crate::bell::Borrowed;
 use crate::channel::{Channel, Rest, hold};
 use crate::config::settings;
 use crate::inside::Interruptions;
+use crate::naps::Naps;
 use crate::shm::party::Recovery;
 use crate::socket::Socket;
 use crate::{position, stats, sys};
@@ -46,13 +47,10 @@ pub fn time_left(deadline: Option<u64>, tick: bool) -> libc::timespec {
     libc::timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as i64 }
 }
 
-/// Between two looks of [`patiently`].
-const NAP_NS: u64 = 50_000;
-
 /// Looks again and again until `done`, for at most so many nanoseconds: for what takes an answer of the agent and has no
 /// bell. The last look's answer.
 pub fn patiently(limit_ns: u64, mut done: impl FnMut() -> bool) -> bool {
-    let start = sys::now_ns();
+    let (start, mut naps) = (sys::now_ns(), Naps::new());
     loop {
         if done() {
             return true;
@@ -60,7 +58,7 @@ pub fn patiently(limit_ns: u64, mut done: impl FnMut() -> bool) -> bool {
         if sys::now_ns() - start >= limit_ns {
             return false;
         }
-        sys::sleep_ns(NAP_NS);
+        naps.nap();
     }
 }
 
@@ -260,7 +258,7 @@ pub fn for_bytes(
 /// Waits until a stream that returns to the kernel has done so; EINTR, or EAGAIN after SO_SNDTIMEO, otherwise.
 #[cold]
 pub fn for_return(fd: i32, channel: &Channel, slot: u32) -> Result<(), i32> {
-    let (before, start) = (Interruptions::so_far(), sys::now_ns());
+    let (before, start, mut naps) = (Interruptions::so_far(), sys::now_ns(), Naps::new());
     let limit = time_limit(fd, libc::SO_SNDTIMEO).map(|limit| nanoseconds(&limit));
     while channel.recovery(slot) == Recovery::Running {
         if limit.is_some_and(|limit| sys::now_ns() - start >= limit) {
@@ -269,7 +267,7 @@ pub fn for_return(fd: i32, channel: &Channel, slot: u32) -> Result<(), i32> {
         if before.breaking_since() || limit.is_some() && before.any_since() {
             return Err(libc::EINTR);
         }
-        sys::cancellable(|| sys::sleep_ns(NAP_NS));
+        sys::cancellable(|| naps.nap());
     }
     Ok(())
 }

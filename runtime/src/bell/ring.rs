@@ -131,19 +131,24 @@ fn ringer(session: &Session, number: u16, owner: u64) -> Option<i32> {
     if known.load(Ordering::Acquire) == owner {
         return Some(fd.load(Ordering::Relaxed));
     }
-    let mut kept = OPENING.lock();
     // Read-write, so that a bell without a reader raises no SIGPIPE.
     let opened = sys::open(session.bell_path(number).as_cstr(), libc::O_RDWR | libc::O_NONBLOCK, 0).ok()?;
+    // Before the lock: a number beyond the table makes the kernel wait for all processors.
+    let opened = table::adopt(opened).ok()?;
+    let mut kept = OPENING.lock();
     let old = fd.load(Ordering::Relaxed);
     if old >= 0 {
         // The same number: another thread may be about to write to it.
-        let moved = sys::dup3(opened, old, libc::O_CLOEXEC);
-        let _ = sys::close(opened);
+        let moved = if known.load(Ordering::Relaxed) == owner {
+            Ok(())
+        } else {
+            sys::dup3(opened, old, libc::O_CLOEXEC)
+        };
+        table::abandon(opened);
         moved.ok()?;
         known.store(owner, Ordering::Release);
         return Some(old);
     }
-    let opened = table::adopt(opened).ok()?;
     fd.store(opened, Ordering::Relaxed);
     known.store(owner, Ordering::Release);
     kept.count += 1;

@@ -12,7 +12,7 @@ use super::{Channel, Rest, Trouble};
 use crate::iov::{self, Cursor};
 use crate::shm::party::Sending;
 use crate::shm::segment::{SideLine, SlotState};
-use crate::wait::kernel_state;
+use crate::wait::{self, kernel_state};
 use crate::{position, stats, sys};
 use core::sync::atomic::Ordering;
 
@@ -179,8 +179,8 @@ impl Channel {
         let reached = || line.recalled.load(Ordering::Acquire).checked_sub(1);
         let is_over = || line.state(generation) != SlotState::WantsKernel || !self.usable();
         let has_died = || kernel_state(fd, ENDS) & ENDS != 0 && !self.peer_alive();
-        let ended = wait_for(SOON_NS, || reached().is_some() || is_over())
-            || wait_for(patience, || reached().is_some() || is_over() || has_died());
+        let ended = wait::patiently(SOON_NS, || reached().is_some() || is_over())
+            || wait::patiently(patience, || reached().is_some() || is_over() || has_died());
         if !ended {
             return Err(self.fail("a recall that does not end"));
         }
@@ -208,22 +208,11 @@ fn put_all(socket: i32, bytes: &[u8]) -> bool {
         // SAFETY: one readable part.
         match unsafe { sys::sendmsg(socket, &part, 1, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) } {
             Ok(sent) => done += sent,
-            Err(libc::EAGAIN) if wait_for(PATIENCE_NS, || kernel_state(socket, libc::POLLOUT) != 0) => {}
+            Err(libc::EAGAIN)
+                if wait::patiently(PATIENCE_NS, || kernel_state(socket, libc::POLLOUT) != 0) => {}
             Err(libc::EINTR) => {}
             Err(_) => return false,
         }
-    }
-    true
-}
-
-/// Looks until `ready`; false after that many nanoseconds.
-fn wait_for(patience: u64, ready: impl Fn() -> bool) -> bool {
-    let start = sys::now_ns();
-    while !ready() {
-        if sys::now_ns() - start > patience {
-            return false;
-        }
-        sys::sleep_ns(20_000);
     }
     true
 }
