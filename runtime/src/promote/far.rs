@@ -140,16 +140,18 @@ fn rejoin(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) {
     let old_generation = socket.generation();
     let stays = old.party.stream(old_slot).holders.load(Ordering::Acquire) > 1
         || !matches!(old.recovery(old_slot), Recovery::Done | Recovery::Quiet)
-        || old.has_bytes(old_slot);
+        || old.has_bytes(old_slot)
+        || old.sends_in_kernel(old_slot);
     if stays || table::socket(fd) != Some(index) || !socket.begin_move(State::Promoted) {
         return;
     }
+    if old.sends_in_kernel(old_slot) {
+        // At a later call: what is withdrawn now may be joined by the other end already, which then waits for this one.
+        return socket.end_move(State::Promoted);
+    }
     let opened = Far::Opened { slot, generation };
     let channel = agent::channel_of(socket).filter(|channel| {
-        !old.sends_in_kernel(old_slot)
-            && socket.far() == opened
-            && slot < channel.party.slots()
-            && channel.open_end(slot, generation)
+        socket.far() == opened && slot < channel.party.slots() && channel.open_end(slot, generation)
     });
     let Some(channel) = channel else {
         socket.end_move(State::Promoted);
