@@ -38,10 +38,11 @@ static REQUESTS: Mutex<Vec<Request>> = Mutex::new(Vec::new());
 
 /// The way of a stream is gone: it has to return to the kernel. The caller wakes the listener.
 pub fn note(channel: &Channel, slot: u32) {
+    // Of one that is only being joined who joins it looks afterwards.
+    let Some(generation) = generation(channel, slot) else { return };
     if !channel.is_open(slot) || !channel.party.stream(slot).begin_recovery(Recovery::None) {
         return;
     }
-    let Some(generation) = generation(channel, slot) else { return };
     let settles = channel.is_joined(slot) && !channel.is_settled(slot);
     if settles || other_has_begun(channel, slot) {
         REQUESTS.lock().push(Request { channel: channel.index, slot, generation });

@@ -7,6 +7,7 @@ use super::queue::Mode;
 use super::receive::Received;
 use super::send::Sent;
 use super::*;
+use crate::agent::failover;
 use crate::iov::{Cursor, single};
 use crate::shm::frames::write_header;
 use crate::shm::party::Recovery;
@@ -244,6 +245,16 @@ fn a_stream_that_returns_announces_no_switch() {
     assert!(!end.send_through_kernel(slot, generation));
     assert_eq!(end.own_line(slot).announced.load(Ordering::Relaxed), 1);
     assert_eq!(stream.stream.send(0, b"more"), Ok(Sent::Busy));
+    end_all(pair, stream);
+}
+
+/// Whoever joins it looks for a loss afterwards, and must be able to begin its return.
+#[test]
+fn a_loss_leaves_a_stream_alone_that_is_only_being_joined() {
+    let pair = Pair::with(|end| end.way = Some(Way::new(-1)));
+    let stream = Stream::open(&pair);
+    failover::note(pair.ends[0], stream.stream.slot);
+    assert_eq!(pair.ends[0].recovery(stream.stream.slot), Recovery::None);
     end_all(pair, stream);
 }
 

@@ -61,7 +61,9 @@ fn finish(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) -> bo
 fn joined(channel: &Channel, slot: u32, generation: u8) {
     listener::stream_opened();
     channel.obey_far_recall(slot, generation);
-    if channel.is_lost(slot, generation) {
+    // Who loses the agent sets this before it looks for streams.
+    let gone = channel.way().is_some_and(|way| way.lost.load(Ordering::SeqCst));
+    if gone || channel.is_lost(slot, generation) {
         failover::note(channel, slot);
         listener::wake();
     }
