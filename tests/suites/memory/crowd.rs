@@ -39,8 +39,8 @@ fn within_a_host(slow: u64, fast: u64, limit: u64) {
         "the fast one has stayed with its first window\n{}",
         run.report()
     );
-    // Most of the fast one's bytes, which has come last; how many spill depends on how busy the machine is.
-    assert!(run.counters.get("bytes_received") > fast, "{}", run.report());
+    // Nearly all of the fast one's bytes, which has come last.
+    assert!(run.counters.get("bytes_received") > 2 * fast / 10 * 9, "{}", run.report());
     assert!(number(&run.stdout, "share ") >= SHARE, "{}", run.report());
     let shared = number(&run.stdout, "memory of the reader: ") << 10;
     // What is granted, the ends of the queues' chunks, the channel and the program itself.
