@@ -277,12 +277,14 @@ impl Call<'_> {
                 Ok(Sent::NoRoom) if bytes.remaining() == 0 => return Ok(total),
                 Ok(Sent::NoRoom) => {
                     let nonblocking = self.nonblocking();
-                    let room = spin::for_room(nonblocking, || self.channel.has_room(self.slot));
-                    if !room && self.channel.may_use_kernel(self.slot) {
+                    if spin::for_room(nonblocking, || self.channel.has_room(self.slot)) {
+                        continue;
+                    }
+                    if self.channel.may_use_kernel(self.slot) {
                         self.channel.spill(self.slot, self.generation);
-                    } else if !room && nonblocking {
+                    } else if nonblocking {
                         return if total > 0 { Ok(total) } else { Err(libc::EAGAIN) };
-                    } else if !room {
+                    } else {
                         naps.nap();
                     }
                 }

@@ -59,10 +59,9 @@ fn other_has_begun(channel: &Channel, slot: u32) -> bool {
 
 /// The other end has begun to return: so does this one. From a thread of the program.
 pub fn answer(channel: &Channel, slot: u32) {
+    let Some(generation) = generation(channel, slot) else { return };
     let stream = channel.party.stream(slot);
-    if (stream.begin_recovery(Recovery::None) || stream.begin_recovery(Recovery::Quiet))
-        && let Some(generation) = generation(channel, slot)
-    {
+    if stream.begin_recovery(Recovery::None) || stream.begin_recovery(Recovery::Quiet) {
         REQUESTS.lock().push(Request { channel: channel.index, slot, generation });
         super::listener::wake();
     }

@@ -137,13 +137,14 @@ fn ringer(session: &Session, number: u16, owner: u64) -> Option<i32> {
     let opened = table::adopt(opened).ok()?;
     let mut kept = OPENING.lock();
     let old = fd.load(Ordering::Relaxed);
+    if old >= 0 && known.load(Ordering::Relaxed) == owner {
+        // Another thread has opened it meanwhile.
+        table::abandon(opened);
+        return Some(old);
+    }
     if old >= 0 {
         // The same number: another thread may be about to write to it.
-        let moved = if known.load(Ordering::Relaxed) == owner {
-            Ok(())
-        } else {
-            sys::dup3(opened, old, libc::O_CLOEXEC)
-        };
+        let moved = sys::dup3(opened, old, libc::O_CLOEXEC);
         table::abandon(opened);
         moved.ok()?;
         known.store(owner, Ordering::Release);
