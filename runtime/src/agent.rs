@@ -82,25 +82,51 @@ pub fn note_sent(socket: &Socket, bytes: usize) {
     }
 }
 
-/// Offers a connection to another host. The caller holds the slow lock.
-pub fn offer(index: u32, socket: &Socket, fd: i32) -> Offering {
+/// Offers a connection to another host: asks whether it may be shown. The caller holds the slow lock.
+pub fn offer(index: u32, socket: &Socket) -> Offering {
     let Some(agent) = find() else {
         return if CROWDED.load(Ordering::Relaxed) { Offering::Later } else { Offering::NoAgent };
     };
     let Some(way) = agent.channel.way().filter(|_| listener::running()) else { return Offering::NoAgent };
     socket.far_channel.store(agent.channel.index, Ordering::Relaxed);
     let id = socket.begin_far(index);
-    let message = Message::Offer { id }.encode();
-    let sent = sys::unix_send(way.socket.load(Ordering::Relaxed), &message, &[fd]);
+    let sent = sys::unix_send(way.socket.load(Ordering::Relaxed), &Message::Ask { id }.encode(), &[]);
     if sent.is_err() {
         socket.set_far(Far::None);
     }
     match sent {
         Ok(_) => Offering::Offered,
-        // Linux counts descriptors on their way, too: ETOOMANYREFS (unix(7)).
-        Err(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ETOOMANYREFS) => Offering::Later,
+        Err(errno) if is_full(errno) => Offering::Later,
         Err(_) => Offering::NoAgent,
     }
+}
+
+/// The agent is there: it gets a copy of the connection that it was asked for, unless the program has closed it since.
+fn show(way: &Way, id: u64) {
+    let index = (id >> 32) as u32;
+    let Some(socket) = socket::at(index) else { return };
+    let is_wanted = || socket.far() == Far::Waiting && socket.far_id(index) == id;
+    let copied =
+        sys::fcntl(socket.fd.load(Ordering::Relaxed), libc::F_DUPFD_CLOEXEC, 0).and_then(table::adopt);
+    let again = || {
+        socket.calls.store(0, Ordering::Relaxed);
+        socket.asked.store(false, Ordering::Relaxed);
+        socket.answer_far(id, Far::None);
+    };
+    let Ok(copy) = copied else { return again() };
+    // Looked at after it was copied: before that, the number may have been given to another file.
+    if is_wanted() {
+        let message = Message::Offer { id }.encode();
+        if sys::unix_send(way.socket.load(Ordering::Relaxed), &message, &[copy]).is_err_and(is_full) {
+            again();
+        }
+    }
+    table::abandon(copy);
+}
+
+/// Linux counts descriptors on their way, too: ETOOMANYREFS (unix(7)).
+fn is_full(errno: sys::Errno) -> bool {
+    matches!(errno, libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ETOOMANYREFS)
 }
 
 /// The agent behind a channel is gone: nobody will answer the offers that it had, which may be made again to another.
@@ -210,6 +236,7 @@ fn hear(message: Message, passed: [i32; sys::MOST_PASSED]) {
             }
             return;
         }
+        Message::Show { id } => agent.channel.way().into_iter().for_each(|way| show(way, id)),
         Message::Opened { id, slot, generation } => answer(id, Far::Opened { slot, generation }),
         // A limit is there for a time: to be offered again.
         Message::Declined { id, reason: Reason::Limit } => answer(id, Far::None),

@@ -208,7 +208,7 @@ fn meet(index: u32, socket: &Socket, fd: i32) -> Result<bool, Refusal> {
         if socket.shut.load(Ordering::Relaxed) {
             return Err(not_soon(socket));
         }
-        return match agent::offer(index, socket, fd) {
+        return match agent::offer(index, socket) {
             Offering::Offered => Ok(false),
             Offering::Later => Err(not_soon(socket)),
             Offering::NoAgent => Err(Refusal::OtherHost),

@@ -122,6 +122,10 @@ impl Engine {
                 self.welcome(index, identity, segment, bells)
             }
             (Message::Hello { .. }, _) => Err("it is of another version"),
+            (Message::Ask { id }, []) => {
+                self.tell_program(index, Message::Show { id });
+                Ok(())
+            }
             (Message::Offer { id }, [socket]) => {
                 match self.ends_of(socket) {
                     Some(ends) => self.offer(index, id, ends),
@@ -252,7 +256,9 @@ impl Engine {
 
     /// Ends the channel of a program that has written what cannot be.
     pub(super) fn drop_liar(&mut self, index: usize, Lie(what): Lie) {
-        if self.programs[index].as_ref().is_some_and(Program::has_given_up) {
+        // One that is through with this agent, or has ended, gives its memory back.
+        let is_over = |program: &Program| program.has_given_up() || program.session.has_ended();
+        if self.programs[index].as_ref().is_some_and(is_over) {
             return self.drop_program(index, GAVE_UP);
         }
         self.drop_program(index, &format!("it broke the rules of its channel: {what}"));

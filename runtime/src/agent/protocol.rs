@@ -5,6 +5,8 @@
 //!   program                                     agent
 //!     Hello + segment, bells          ->
 //!                                     <-          Welcome + doorbell
+//!     Ask                             ->
+//!                                     <-          Show
 //!     Offer + the connection's socket ->
 //!                                     <-          Opened, or Declined
 //!     Bell + FIFO                     ->          (before the bell is put where the agent finds it)
@@ -18,7 +20,7 @@
 //! ```
 
 /// Changes whenever messages or the layout of shared memory do; program and agent of different versions do not meet.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Changes whenever what an agent hands over to its successor does, or its meaning; agents of different versions do not
 /// take over from each other.
 pub const STATE: u32 = 1;
@@ -41,6 +43,17 @@ pub enum Message {
     Welcome {
         /// [`VERSION`].
         version: u32,
+    },
+    /// Whether a connection to another host may be offered. A copy of its socket that an agent does not take, because it is
+    /// stopped, would keep the connection from ending: so it is sent to one that has just answered.
+    Ask {
+        /// The program's.
+        id: u64,
+    },
+    /// It may.
+    Show {
+        /// Of the question.
+        id: u64,
     },
     /// A connection to another host; comes with the socket. `id` is the program's.
     Offer {
@@ -193,6 +206,8 @@ impl Message {
             Self::AllParts(versions) => (13, versions.protocol, u64::from(versions.state), 0),
             Self::Refused(versions) => (14, versions.protocol, u64::from(versions.state), 0),
             Self::Taken => (15, 0, 0, 0),
+            Self::Ask { id } => (16, 0, id, 0),
+            Self::Show { id } => (17, 0, id, 0),
         };
         let mut bytes = [0; BYTES];
         bytes[0..4].copy_from_slice(&u32::to_le_bytes(kind));
@@ -229,6 +244,8 @@ impl Message {
             13 => Self::AllParts(versions),
             14 => Self::Refused(versions),
             15 => Self::Taken,
+            16 => Self::Ask { id: one },
+            17 => Self::Show { id: one },
             _ => return None,
         })
     }
@@ -243,6 +260,8 @@ mod tests {
         let messages = [
             Message::Hello { version: VERSION, layout: 77, identity: u64::MAX },
             Message::Welcome { version: 3 },
+            Message::Ask { id: u64::MAX },
+            Message::Show { id: 1 },
             Message::Offer { id: 1 << 40 },
             Message::Opened { id: 9, slot: 12345, generation: 255 },
             Message::Declined { id: 9, reason: Reason::Policy },

@@ -3,6 +3,7 @@
 use super::protocol::{BYTES, Message};
 use crate::process::Text;
 use crate::sys::{self, MOST_EVER_PASSED};
+use crate::wait::kernel_state;
 use core::fmt::Write as _;
 use std::ffi::{CStr, CString};
 use std::io;
@@ -120,6 +121,13 @@ impl Program {
             Err(libc::EAGAIN | libc::EINTR) => Heard::Nothing,
             Err(_) => Heard::End,
         }
+    }
+
+    /// Whether the program has ended, or is through with this agent and has shut its socket down.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let over = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+        kernel_state(self.socket.as_raw_fd(), libc::POLLRDHUP) & over != 0
     }
 
     /// Sends a message; false when the program does not take it.

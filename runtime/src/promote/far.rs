@@ -92,7 +92,7 @@ pub(super) fn ask_agent(index: u32, socket: &Socket, fd: i32) {
     if let Some(_slow) = SLOW.try_lock()
         && table::socket(fd) == Some(index)
     {
-        agent::offer(index, socket, fd);
+        agent::offer(index, socket);
     } else {
         socket.asked.store(false, Ordering::Relaxed);
     }
@@ -128,7 +128,7 @@ fn again(index: u32, socket: &Socket, fd: i32) {
                 && !socket.peer_gone.load(Ordering::Relaxed)
                 && !socket.shut.load(Ordering::Relaxed)
             {
-                agent::offer(index, socket, fd);
+                agent::offer(index, socket);
             }
         }
     }

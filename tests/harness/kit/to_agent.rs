@@ -18,7 +18,7 @@ pub const BELL: u32 = 7;
 /// A question that has an answer.
 pub const PING: u32 = 10;
 /// The version that programs speak.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bytes of every message.
 const BYTES: usize = 32;
