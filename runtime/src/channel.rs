@@ -7,6 +7,7 @@
 
 mod far;
 pub mod far_return;
+mod half_close;
 pub mod hold;
 mod list;
 #[cfg(any(test, feature = "fuzz"))]

@@ -36,6 +36,7 @@ fn close_socket(index: u32, fd: i32) {
         && let Some((channel, slot)) = socket.stream()
     {
         channel.publish_held();
+        channel.shut_down_now(slot, fd);
         if channel.party.stream(slot).holders.fetch_sub(1, Ordering::AcqRel) == 1 {
             if channel.close_end(slot, socket.generation()) {
                 reset_on_close(fd);
@@ -123,6 +124,7 @@ pub fn at_exit() {
         if socket.state() == State::Promoted
             && let Some((channel, slot)) = socket.stream()
         {
+            channel.shut_down_now(slot, socket.fd.load(Ordering::Relaxed));
             channel.party.stream(slot).holders.fetch_sub(1, Ordering::AcqRel);
         }
     }
@@ -145,11 +147,20 @@ pub fn shutdown(fd: i32, how: i32) -> Handled {
     if socket.state() == State::Promoted
         && let Some((channel, slot)) = socket.stream()
     {
-        if (libc::SHUT_RD..=libc::SHUT_RDWR).contains(&how) && channel.defer_shutdown(slot, how) {
+        let returns =
+            || (libc::SHUT_RD..=libc::SHUT_RDWR).contains(&how) && channel.defer_shutdown(slot, how);
+        if returns() {
             return Some(Ok(0));
         }
         if how != libc::SHUT_RD {
-            channel.settle_before_shutdown(slot, socket.generation());
+            let generation = socket.generation();
+            channel.settle_before_shutdown(slot, generation);
+            // Who shuts both does not wait for the other end: threads that receive are to be woken.
+            let waits = how == libc::SHUT_WR && !channel.may_shut_down_soon(slot, generation, fd);
+            // It may have begun meanwhile.
+            if returns() || waits && agent::failover::shut_down_later(channel, slot, generation) {
+                return Some(Ok(0));
+            }
         }
     }
     let result = sys::shutdown(fd, how).map(|()| 0);

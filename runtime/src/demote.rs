@@ -32,6 +32,7 @@ pub fn demote(fd: i32, reason: Reason) -> bool {
                     channel.trace_demote(slot, generation, why);
                 }
                 channel.await_return(slot, fd);
+                channel.shut_down_now(slot, fd);
                 channel.send_through_kernel(slot, generation);
                 back = if channel.leads_to_agent() {
                     channel.recall_far(slot, generation, fd)

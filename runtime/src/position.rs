@@ -142,6 +142,11 @@ pub fn round_trip_us(fd: i32) -> u64 {
 /// A longer round trip is none, in microseconds.
 const MOST_ROUND_TRIP: u64 = 2_000_000;
 
+/// Bytes that were given to the kernel and that the other end's has not acknowledged (SIOCOUTQ of tcp(7)).
+pub fn unacknowledged(fd: i32) -> u64 {
+    sys::ioctl_int(fd, SIOCOUTQ).unwrap_or(0).max(0) as u64
+}
+
 /// Bytes that can be read from the kernel at this moment.
 pub fn readable(fd: i32) -> u64 {
     sys::ioctl_int(fd, SIOCINQ).unwrap_or(0).max(0) as u64

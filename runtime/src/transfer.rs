@@ -5,6 +5,7 @@ use crate::api::Handled;
 use crate::inside::Heap;
 use crate::socket::{self, State};
 use crate::{iov, room, stream, sys, table};
+use core::sync::atomic::Ordering;
 
 const BUFFER_BYTES: usize = 65536;
 /// What fits into this goes over the stack.
@@ -147,7 +148,8 @@ unsafe fn stream_to_pipe(input: i32, output: i32, buffer: &mut [u8], wait: i32) 
 /// What is taken from a pipe cannot be put back, so the kernel does it.
 fn pipe_to_stream(socket: &socket::Socket, plain: impl FnOnce() -> sys::Answer<usize>) -> Result<usize, i32> {
     let (channel, slot, generation) = socket.whole_stream().ok_or(libc::EBADF)?;
-    let call = channel.begin_kernel_send(slot, generation).ok().flatten().ok_or(libc::EAGAIN)?;
+    let fd = socket.fd.load(Ordering::Relaxed);
+    let call = channel.begin_kernel_send(slot, generation, fd).ok().flatten().ok_or(libc::EAGAIN)?;
     let result = plain();
     channel.end_kernel_send(slot, call);
     result

@@ -13,6 +13,7 @@
 //! One thread, the listener, does this for all streams of the process, with descriptors of its own: a program may close
 //! meanwhile. Calls on a stream find it busy until its end has both written and read.
 
+mod half_close;
 mod returning;
 
 use crate::channel::{self, Channel};
@@ -23,6 +24,8 @@ use crate::socket::{self, Socket};
 use crate::{epoll, iov, log, stats, sys, table};
 use core::cmp::Reverse;
 use core::sync::atomic::Ordering;
+use half_close::HalfClosed;
+pub use half_close::shut_down_later;
 use returning::{Returning, Step, Why};
 
 /// A stream that has to return: channel index, slot, and which stream of the slot.
@@ -32,6 +35,10 @@ struct Request {
     slot: u32,
     generation: u8,
 }
+
+/// Between two steps of streams that return to the kernel, and of those whose ends have lately been shut down.
+const BUSY_NS: i64 = 2_000_000;
+const FRESH_NS: i64 = 200_000;
 
 /// Noted by any thread.
 static REQUESTS: Mutex<Vec<Request>> = Mutex::new(Vec::new());
@@ -79,7 +86,7 @@ fn socket_of(channel: &Channel, slot: u32) -> Option<(u32, &'static Socket)> {
 
 /// Whether streams wait to return.
 pub(super) fn has_requests() -> bool {
-    !REQUESTS.lock().is_empty()
+    !REQUESTS.lock().is_empty() || half_close::has_requests()
 }
 
 /// The streams that are returning, kept by the listener.
@@ -89,11 +96,17 @@ pub(super) struct Failover {
     /// Those for which there was no descriptor yet, by their connections: both ends begin with the same ones, or each would wait
     /// for what the other has not begun.
     waiting: Vec<(Option<Ends>, Request)>,
+    half_closed: HalfClosed,
 }
 
 impl Failover {
     pub(super) fn is_idle(&self) -> bool {
-        self.returning.is_empty() && self.waiting.is_empty() && !has_requests()
+        self.returning.is_empty() && self.waiting.is_empty() && self.half_closed.is_empty() && !has_requests()
+    }
+
+    /// Until the next look at what no descriptor tells, in nanoseconds.
+    pub(super) fn pause_ns(&self) -> i64 {
+        if self.half_closed.is_fresh() { FRESH_NS } else { BUSY_NS }
     }
 
     /// What the listener has to poll for.
@@ -116,6 +129,7 @@ impl Failover {
             self.waiting.pop();
         }
         self.returning.retain_mut(|stream| !is_over(stream));
+        self.half_closed.work();
     }
 
     /// False when there is no descriptor for it at the moment.
@@ -219,9 +233,18 @@ const MARK: u8 = 0xc7;
 /// Whether the urgent byte on the connection, which has one, is the mark of the other end of a far stream that has begun to
 /// return.
 pub fn is_marked(fd: i32) -> bool {
+    peek_urgent(fd) == Ok(MARK)
+}
+
+/// As [`is_marked`], or it is announced and still on its way.
+pub fn may_be_marked(fd: i32) -> bool {
+    matches!(peek_urgent(fd), Ok(MARK) | Err(libc::EAGAIN))
+}
+
+fn peek_urgent(fd: i32) -> Result<u8, sys::Errno> {
     let mut byte = 0u8;
     let part = iov::single(&raw mut byte, 1);
     let flags = libc::MSG_OOB | libc::MSG_PEEK | libc::MSG_DONTWAIT;
     // SAFETY: one writable byte.
-    unsafe { sys::recvmsg(fd, &part, 1, flags) == Ok(1) && byte == MARK }
+    unsafe { sys::recvmsg(fd, &part, 1, flags) }.map(|_| byte)
 }

@@ -19,8 +19,6 @@ const PING_S: i64 = 1;
 const OVERDUE_NS: u64 = 4_000_000_000;
 /// How long a thread may still use the way to an agent that is gone.
 const LINGER_NS: u64 = 10_000_000_000;
-/// Between two steps of streams that return to the kernel, where no descriptor tells.
-const BUSY_NS: i64 = 2_000_000;
 
 /// Event counter by which the thread is woken; -1 before the first.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
@@ -113,7 +111,7 @@ fn hear_until_idle(state: &mut State) {
         let busy = !failover.is_idle();
         let streams = has_streams();
         let mut limit = match (busy, streams || !closing.is_empty()) {
-            (true, _) => libc::timespec { tv_sec: 0, tv_nsec: BUSY_NS },
+            (true, _) => libc::timespec { tv_sec: 0, tv_nsec: failover.pause_ns() },
             (false, true) => libc::timespec { tv_sec: PING_S, tv_nsec: 0 },
             (false, false) => libc::timespec { tv_sec: LOOK_S, tv_nsec: 0 },
         };

@@ -270,35 +270,6 @@ impl Channel {
         }
     }
 
-    /// The program is about to end what this end sends. On the way to another host the other direction is brought back to the
-    /// kernel as well, because an end that cannot send any more cannot settle a loss.
-    pub fn settle_before_shutdown(&self, slot: u32, generation: u8) {
-        self.send_through_kernel(slot, generation);
-        if self.leads_to_agent() && self.recovery(slot) == Recovery::None {
-            self.own_line(slot).change_state(generation, SlotState::Open, SlotState::WantsKernel);
-            self.changed(slot);
-        }
-    }
-
-    /// A shutdown(2) while the stream returns to the kernel, which would cut the return off: it is done after it. False when the
-    /// stream does not return.
-    pub fn defer_shutdown(&self, slot: u32, how: i32) -> bool {
-        if self.recovery(slot) != Recovery::Running {
-            return false;
-        }
-        let stream = self.party.stream(slot);
-        stream.shut_after.fetch_or(how as u32 + 1, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        // Whoever takes it does it: the thread that has brought the stream back, or this one.
-        self.recovery(slot) == Recovery::Running || self.take_shutdown(slot).is_none()
-    }
-
-    /// What is to be shut down now that the stream has returned, as shutdown(2) wants it.
-    pub fn take_shutdown(&self, slot: u32) -> Option<i32> {
-        fence(Ordering::SeqCst);
-        self.party.stream(slot).shut_after.swap(0, Ordering::SeqCst).checked_sub(1).map(|how| how as i32)
-    }
-
     /// Waits until a stream that returns to the kernel has done so; one that takes too long is ended, so that nothing comes
     /// between its bytes.
     pub fn await_return(&self, slot: u32, fd: i32) {
@@ -341,6 +312,16 @@ impl Channel {
             failover::answer(self, slot);
         }
         marked
+    }
+
+    /// Whether the urgent byte that is next on the connection is of a return, and not the program's to read over: it may have come
+    /// since the kernel was asked for news.
+    #[cold]
+    pub fn meets_mark(&self, slot: u32, fd: i32) -> bool {
+        let marked = failover::may_be_marked(fd);
+        self.note_mark(slot, fd);
+        // Looked at last: who brings the stream back takes the byte.
+        marked || self.recovery(slot) == Recovery::Running
     }
 
     /// Brings what this side receives back to the kernel: the other end is asked to switch there. False when unread

@@ -109,7 +109,7 @@ impl Channel {
         }
         self.obey_agent(slot, stream);
         if stream.path.path() == Path::Kernel && !self.switch_to_channel(slot, fd, stream) {
-            let Some(call) = self.enter_kernel_send_unless_returning(slot) else { return Ok(Sent::Busy) };
+            let Some(call) = self.enter_kernel_send_unless_returning(slot, fd) else { return Ok(Sent::Busy) };
             if self.recalled(slot, stream) {
                 self.end_kernel_send(slot, call);
                 return Ok(Sent::Recalled(0));

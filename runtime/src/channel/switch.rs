@@ -113,7 +113,12 @@ impl Channel {
     /// For a call that only the kernel can make (splice from a pipe): the stream goes back to the kernel, for as long
     /// as it takes the receiver to catch up. To be followed by [`Channel::end_kernel_send`]. Nothing while the stream returns to
     /// the kernel: no bytes may come between.
-    pub fn begin_kernel_send(&self, slot: u32, generation: u8) -> Result<Option<KernelSend>, Trouble> {
+    pub fn begin_kernel_send(
+        &self,
+        slot: u32,
+        generation: u8,
+        fd: i32,
+    ) -> Result<Option<KernelSend>, Trouble> {
         self.publish_held();
         self.await_kernel(slot);
         let _section = Section::new();
@@ -123,16 +128,17 @@ impl Channel {
             return Ok(None);
         }
         self.switch_to_kernel(slot, stream);
-        let call = self.enter_kernel_send_unless_returning(slot);
+        let call = self.enter_kernel_send_unless_returning(slot, fd);
         drop(guard);
         self.ring_receiver(slot);
         Ok(call)
     }
 
     /// Nothing when the stream returns to the kernel: who brings it back looks for senders after it has begun.
-    pub(super) fn enter_kernel_send_unless_returning(&self, slot: u32) -> Option<KernelSend> {
+    pub(super) fn enter_kernel_send_unless_returning(&self, slot: u32, fd: i32) -> Option<KernelSend> {
         let call = self.enter_kernel_send(slot);
         if self.recovery(slot) != Recovery::Running {
+            self.shut_down_now(slot, fd);
             return Some(call);
         }
         self.end_kernel_send(slot, call);

@@ -221,7 +221,7 @@ fn late_calls(pair: &Pair, slot: u32, generation: u8) {
     for end in pair.ends {
         // Without the lock it may be the next one's path, which is not followed.
         let _ = end.receive_path(slot, generation, -1);
-        assert_eq!(end.begin_kernel_send(slot, generation), Err(Trouble::Closed));
+        assert_eq!(end.begin_kernel_send(slot, generation, -1), Err(Trouble::Closed));
         assert_eq!(end.readable(slot, generation, -1), 0);
         assert!(!end.send_through_kernel(slot, generation));
         end.spill(slot, generation);

@@ -117,7 +117,8 @@ pub struct Stream {
     pub open: AtomicU32,
     /// [`Recovery`]: how the return to the kernel stands when the way to another host is gone.
     recovery: AtomicU32,
-    /// What was shut down while the stream returned to the kernel, a bit each for SHUT_RD and SHUT_WR: to be done after it.
+    /// What was shut down and is to be done later, after a return to the kernel or when the other end has read on: a bit each for
+    /// SHUT_RD and SHUT_WR.
     pub shut_after: AtomicU32,
     /// How many switches this side has passed, plus 1, while nothing else says from where the stream is read; 0 = ask under the lock.
     /// Written under the receive lock, Relaxed: it is one word and stands for itself.

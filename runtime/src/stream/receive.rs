@@ -256,6 +256,9 @@ impl Call<'_> {
         if position::at_urgent_mark(self.fd) {
             // The count leaves it out again after a peek.
             self.socket.hint.store(true, Ordering::Relaxed);
+            if self.channel.leads_to_agent() && self.channel.meets_mark(self.slot, self.fd) {
+                return Ok(None);
+            }
             return self.read_kernel(target, 1);
         }
         let mut byte = 0u8;

@@ -120,6 +120,11 @@ pub fn accelerated_again(world: &World, port: u16) {
 /// Ends the traffic of so many connections; streams that lost their link have returned to the kernel.
 pub fn survived(world: &World, mut pair: Pair<'_>, connections: usize) {
     pair.goes_on(4);
+    ended_well(world, pair, connections);
+}
+
+/// Ends the traffic of so many connections: everything that was sent has come back, and then the end.
+pub fn ended_well(world: &World, pair: Pair<'_>, connections: usize) {
     pair.stop();
     let said = pair.succeeds();
     world.check(said.matches("all, then end").count() == connections, &said);

@@ -3,7 +3,7 @@
 
 use convoy_tests::hosts::{Pair, Plan, until};
 
-use crate::common::{TCP, accelerated_again, convoy, failed_over, job, load, survived};
+use crate::common::{TCP, accelerated_again, convoy, ended_well, failed_over, job, load, survived};
 
 fn crash_of_the_agent(provider: &str, host: usize, io: &str) {
     convoy(provider, &Plan::pair(), |world| {
@@ -40,6 +40,18 @@ fn crash_of_both_agents(provider: &str) {
         world.start_agents();
         accelerated_again(world, 7001);
         survived(world, pair, 6);
+        failed_over(world);
+    });
+}
+
+/// shutdown(2) of one direction while nobody knows yet that the agents do not answer any more.
+fn half_close_beside_stopped_agents(provider: &str) {
+    convoy(provider, &Plan::pair(), |world| {
+        world.start_agents();
+        let pair = load(world, 7000, "--io blocking");
+        (0..2).for_each(|host| world.host(host).signal_agent(libc::SIGSTOP));
+        ended_well(world, pair, 6);
+        (0..2).for_each(|host| world.host(host).signal_agent(libc::SIGCONT));
         failed_over(world);
     });
 }
@@ -217,6 +229,7 @@ crate::over_providers!(
     crash_of_the_servers_agent: super::crash_of_the_servers_agent,
     crash_of_the_agent_of_who_polls: super::crash_of_the_agent_of_who_polls,
     crash_of_both_agents: super::crash_of_both_agents,
+    half_close_beside_stopped_agents: super::half_close_beside_stopped_agents,
     agents_end_and_start_again: super::agents_end_and_start_again,
     clients_agent_stands_still: super::clients_agent_stands_still,
     servers_agent_stands_still: super::servers_agent_stands_still,

@@ -140,6 +140,9 @@ impl Returning {
                     Step::failed("a call of the program does not leave the kernel")
                 };
             }
+            if !may_point_at_a_byte(self.fd) {
+                return Step::Waits;
+            }
             let mark = iov::single([MARK].as_ptr().cast_mut(), 1);
             let flags = libc::MSG_OOB | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
             // SAFETY: one readable byte.
@@ -187,8 +190,11 @@ impl Returning {
                 // Announced, and still on its way.
                 return Step::Waits;
             }
-            if taken != Ok(1) || byte != MARK {
-                return Step::failed("the other end has sent urgent data of its own");
+            if let Err(errno) = taken {
+                return Step::failed_by("the mark cannot be read", errno);
+            }
+            if byte != MARK {
+                return Step::failed(format!("the other end has sent urgent data of its own: {byte:#04x}"));
             }
             self.input = Input::Record;
             return Step::Progress;
@@ -314,12 +320,21 @@ impl Returning {
         if self.input != Input::Done {
             events |= libc::POLLIN | libc::POLLPRI;
         }
-        let blocked = !self.marked && self.channel.sends_in_kernel(self.slot);
-        if !blocked && (!self.marked || self.written < self.output.len()) {
+        // What stands in the way of the mark is looked at again soon.
+        if self.marked && self.written < self.output.len() {
             events |= libc::POLLOUT;
         }
         libc::pollfd { fd: self.fd, events, revents: 0 }
     }
+}
+
+/// Whether urgent data would be told from the bytes before it: none of them is on its way, or none gets there any more.
+///
+/// A segment can point no further ahead than 64 KiB. Before that, Linux points as far as it can (tcp_transmit_skb), and one that is
+/// sent again in several pieces has the same pointer in each: of bytes that were lost and are sent again, one is taken for the
+/// urgent one.
+fn may_point_at_a_byte(fd: i32) -> bool {
+    position::unacknowledged(fd) == 0 || kernel_state(fd, 0) & (libc::POLLERR | libc::POLLHUP) != 0
 }
 
 impl Drop for Returning {
