@@ -16,7 +16,7 @@ use crate::registry::Registry;
 use crate::session::Session;
 use crate::socket::{self, Far, Socket};
 use crate::{log, stats, sys, table, wait};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
 use protocol::{Message, Reason, VERSION};
 
 /// What belongs to the connection with one agent; never freed.
@@ -105,23 +105,36 @@ pub fn offer(index: u32, socket: &Socket) -> Offering {
 fn show(way: &Way, id: u64) {
     let index = (id >> 32) as u32;
     let Some(socket) = socket::at(index) else { return };
-    let is_wanted = || socket.far() == Far::Waiting && socket.far_id(index) == id;
-    let copied =
-        sys::fcntl(socket.fd.load(Ordering::Relaxed), libc::F_DUPFD_CLOEXEC, 0).and_then(table::adopt);
     let again = || {
         socket.calls.store(0, Ordering::Relaxed);
         socket.asked.store(false, Ordering::Relaxed);
         socket.answer_far(id, Far::None);
     };
-    let Ok(copy) = copied else { return again() };
-    // Looked at after it was copied: before that, the number may have been given to another file.
-    if is_wanted() {
-        let message = Message::Offer { id }.encode();
-        if sys::unix_send(way.socket.load(Ordering::Relaxed), &message, &[copy]).is_err_and(is_full) {
-            again();
+    match copy_of(socket, || socket.far() == Far::Waiting && socket.far_id(index) == id) {
+        Ok(Some(copy)) => {
+            let message = Message::Offer { id }.encode();
+            if sys::unix_send(way.socket.load(Ordering::Relaxed), &message, &[copy]).is_err_and(is_full) {
+                again();
+            }
+            table::abandon(copy);
         }
+        Ok(None) | Err(_) => again(),
     }
-    table::abandon(copy);
+}
+
+/// A copy of a socket's descriptor, for a thread that the program does not know of. Nothing when the program has just closed that
+/// descriptor, or `is_same` says that it is through with the socket.
+///
+/// Looked at after it was copied: before that, the program may have closed it, and another file may have got the number.
+fn copy_of(socket: &Socket, is_same: impl FnOnce() -> bool) -> sys::Answer<Option<i32>> {
+    let fd = socket.fd.load(Ordering::Relaxed);
+    let copied = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0).and_then(table::adopt);
+    fence(Ordering::SeqCst);
+    if is_same() && socket.fd.load(Ordering::Relaxed) == fd {
+        return copied.map(Some);
+    }
+    copied.into_iter().for_each(table::abandon);
+    Ok(None)
 }
 
 /// Linux counts descriptors on their way, too: ETOOMANYREFS (unix(7)).

@@ -136,9 +136,10 @@ impl Failover {
     fn begin(&mut self, request: Request) -> bool {
         let Request { slot, generation, .. } = request;
         let Some((socket, channel)) = request.socket() else { return true };
-        let copied = sys::fcntl(socket.fd.load(Ordering::Relaxed), libc::F_DUPFD_CLOEXEC, 0);
-        let fd = match copied.and_then(table::adopt) {
-            Ok(fd) => fd,
+        let fd = match super::copy_of(socket, || request.socket().is_some()) {
+            Ok(Some(fd)) => fd,
+            // Another of the program's descriptors may lead there: then it is found at the next look.
+            Ok(None) => return request.socket().is_none(),
             Err(libc::EMFILE | libc::ENFILE) => return false,
             Err(errno) => {
                 let why = log::Reason(errno);
@@ -219,9 +220,7 @@ fn end(channel: &Channel, slot: u32, generation: u8, outcome: Recovery) {
         socket.hint.store(true, Ordering::Relaxed);
         socket.calls.store(0, Ordering::Relaxed);
         socket.returned.store(outcome != Recovery::Failed, Ordering::Release);
-        if let Some(how) = channel.take_shutdown(slot) {
-            let _ = sys::shutdown(socket.fd.load(Ordering::Relaxed), how);
-        }
+        half_close::shut_down(channel, slot, generation);
     }
     epoll::writable(found.map_or(0, |(number, _)| number));
     channel.wake_all(slot);

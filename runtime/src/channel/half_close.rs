@@ -66,11 +66,16 @@ impl Channel {
         fence(Ordering::SeqCst);
     }
 
-    /// What was noted cannot wait any longer: the program sends on, closes, or gives the connection away.
+    /// Whether anything is noted.
+    #[inline]
+    pub fn notes_shutdown(&self, slot: u32) -> bool {
+        self.party.stream(slot).shut_after.load(Ordering::Relaxed) != 0
+    }
+
+    /// What was noted is done: its time has come, or the program sends on, closes, or gives the connection away.
     #[inline]
     pub fn shut_down_now(&self, slot: u32, fd: i32) {
-        let noted = self.party.stream(slot).shut_after.load(Ordering::Relaxed) != 0;
-        if noted
+        if self.notes_shutdown(slot)
             && self.recovery(slot) != Recovery::Running
             && let Some(how) = self.take_shutdown(slot)
         {

@@ -1,11 +1,12 @@
 //! The FINs that wait until nothing is with the agents any more (`channel::half_close`).
 
 use super::{Request, socket_of};
-use crate::agent::listener;
+use crate::agent::{copy_of, listener};
 use crate::channel::{self, Channel};
 use crate::lock::Mutex;
 use crate::shm::party::Recovery;
-use crate::{epoll, sys};
+use crate::socket::Socket;
+use crate::{epoll, sys, table};
 use core::sync::atomic::Ordering;
 
 /// So long a FIN may wait, in nanoseconds: until then it is known whether the agents are there, and one of the ends may have no mind
@@ -67,8 +68,7 @@ impl Waiting {
     fn is_over(&self) -> bool {
         let Request { channel, slot, generation } = self.request;
         let Some(channel) = channel::at(channel) else { return true };
-        let found = socket_of(channel, slot);
-        let Some((number, socket)) = found.filter(|(_, socket)| socket.generation() == generation) else {
+        let Some((number, socket)) = stream_of(channel, slot, generation) else {
             // The program has closed it.
             return true;
         };
@@ -78,9 +78,29 @@ impl Waiting {
         if !due || channel.recovery(slot) == Recovery::Running {
             return false;
         }
-        channel.shut_down_now(slot, fd);
+        shut_down(channel, slot, generation);
         socket.hint.store(true, Ordering::Relaxed);
         epoll::readable(core::iter::once(number));
-        true
+        !channel.notes_shutdown(slot)
     }
+}
+
+/// Shuts down what was noted for the stream, if anything was.
+pub(super) fn shut_down(channel: &Channel, slot: u32, generation: u8) {
+    let stream = || stream_of(channel, slot, generation);
+    let Some((_, socket)) = stream().filter(|_| channel.notes_shutdown(slot)) else { return };
+    match copy_of(socket, || stream().is_some()) {
+        Ok(Some(copy)) => {
+            channel.shut_down_now(slot, copy);
+            table::abandon(copy);
+        }
+        // It is closed, or is to be found under another number.
+        Ok(None) => {}
+        // Without a descriptor to spare.
+        Err(_) => channel.shut_down_now(slot, socket.fd.load(Ordering::Relaxed)),
+    }
+}
+
+fn stream_of(channel: &Channel, slot: u32, generation: u8) -> Option<(u32, &'static Socket)> {
+    socket_of(channel, slot).filter(|(_, socket)| socket.generation() == generation)
 }
