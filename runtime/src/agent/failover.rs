@@ -84,6 +84,11 @@ fn socket_of(channel: &Channel, slot: u32) -> Option<(u32, &'static Socket)> {
     number.checked_sub(1).and_then(socket::at).map(|socket| (number, socket))
 }
 
+/// As [`socket_of`], if it is still that stream.
+fn stream_of(channel: &Channel, slot: u32, generation: u8) -> Option<(u32, &'static Socket)> {
+    socket_of(channel, slot).filter(|(_, socket)| socket.generation() == generation)
+}
+
 /// Whether streams wait to return.
 pub(super) fn has_requests() -> bool {
     !REQUESTS.lock().is_empty() || half_close::has_requests()
@@ -168,9 +173,9 @@ impl Request {
     /// The socket and the channel of the stream, if it is still there and has to return.
     fn socket(self) -> Option<(&'static Socket, &'static Channel)> {
         let channel = channel::at(self.channel)?;
-        let (_, socket) = socket_of(channel, self.slot)?;
-        let same = socket.generation() == self.generation && channel.is_open(self.slot);
-        (same && channel.recovery(self.slot) == Recovery::Running).then_some((socket, channel))
+        let (_, socket) = stream_of(channel, self.slot, self.generation)?;
+        let returns = channel.is_open(self.slot) && channel.recovery(self.slot) == Recovery::Running;
+        returns.then_some((socket, channel))
     }
 }
 

@@ -1,11 +1,10 @@
 //! The FINs that wait until nothing is with the agents any more (`channel::half_close`).
 
-use super::{Request, socket_of};
+use super::{Request, stream_of};
 use crate::agent::{copy_of, listener};
 use crate::channel::{self, Channel};
 use crate::lock::Mutex;
 use crate::shm::party::Recovery;
-use crate::socket::Socket;
 use crate::{epoll, sys, table};
 use core::sync::atomic::Ordering;
 
@@ -99,8 +98,4 @@ pub(super) fn shut_down(channel: &Channel, slot: u32, generation: u8) {
         // Without a descriptor to spare.
         Err(_) => channel.shut_down_now(slot, socket.fd.load(Ordering::Relaxed)),
     }
-}
-
-fn stream_of(channel: &Channel, slot: u32, generation: u8) -> Option<(u32, &'static Socket)> {
-    socket_of(channel, slot).filter(|(_, socket)| socket.generation() == generation)
 }
