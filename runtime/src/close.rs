@@ -4,10 +4,16 @@ use crate::api::Handled;
 use crate::position::Opener;
 use crate::registry::Progress;
 use crate::session::{self, SLOW};
+use crate::shm::party::Recovery;
 use crate::socket::{self, Far, Socket, State};
 use crate::table::{self, Entry};
-use crate::{agent, bell, channel, demote, epoll, fork, inside, process, stats, sys, trace};
+use crate::{agent, bell, channel, demote, epoll, fork, inside, process, stats, sys, trace, wait};
 use core::sync::atomic::{AtomicBool, Ordering, fence};
+
+/// How long a process that ends waits for what the agents still have of its streams, which takes some round trips between hosts; and
+/// for streams that return to the kernel because the way is gone; nanoseconds.
+const LEAVE_NS: u64 = 50_000_000;
+const RETURN_NS: u64 = 2_000_000_000;
 
 /// Before the program's close of `fd`.
 pub fn before_close(fd: i32) {
@@ -32,21 +38,28 @@ fn close_socket(index: u32, fd: i32) {
     withdraw_offer(socket);
     agent::withdraw(index, socket);
     fork::drop_holder(socket);
-    if socket.state() == State::Promoted
-        && let Some((channel, slot)) = socket.stream()
-    {
-        channel.publish_held();
-        channel.shut_down_now(slot, fd);
-        if channel.party.stream(slot).holders.fetch_sub(1, Ordering::AcqRel) == 1 {
-            if channel.close_end(slot, socket.generation()) {
-                reset_on_close(fd);
-            }
-            channel.retire_if_dead();
-        } else {
-            // Another process goes on with the stream: only this process's view of it ends.
-            channel.set_socket(slot, None);
-            channel.streams.fetch_sub(1, Ordering::Relaxed);
+    if socket.state() != State::Promoted {
+        return socket::release(index, socket);
+    }
+    let Some((channel, slot)) = socket.stream() else { return socket::release(index, socket) };
+    channel.publish_held();
+    if !agent::failover::close_later(index, socket, channel, slot, fd) {
+        leave_stream(index, socket, channel, slot, fd);
+    }
+}
+
+/// This process is through with a stream, and with the socket.
+pub fn leave_stream(index: u32, socket: &Socket, channel: &channel::Channel, slot: u32, fd: i32) {
+    channel.shut_down_now(slot, fd);
+    if channel.party.stream(slot).holders.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if channel.close_end(slot, socket.generation()) {
+            reset_on_close(fd);
         }
+        channel.retire_if_dead();
+    } else {
+        // Another process goes on with the stream: only this process's view of it ends.
+        channel.set_socket(slot, None);
+        channel.streams.fetch_sub(1, Ordering::Relaxed);
     }
     socket::release(index, socket);
 }
@@ -119,6 +132,7 @@ pub fn at_exit() {
         return;
     }
     channel::hold::release_all();
+    await_far_streams();
     for (_, socket) in socket::all() {
         withdraw_offer(socket);
         if socket.state() == State::Promoted
@@ -133,6 +147,32 @@ pub fn at_exit() {
     bell::at_exit();
     stats::withdraw();
     channel::at_exit();
+}
+
+/// What the agents still have of this process's streams gets there, or would be lost with them: nobody could send it again.
+fn await_far_streams() {
+    let start = sys::now_ns();
+    let mut returns = false;
+    let mut settled = || {
+        returns = false;
+        // All of them take a step, not only the first.
+        let left = far_streams().filter(|(socket, channel, slot)| {
+            returns |= channel.recovery(*slot) == Recovery::Running;
+            !channel.settles_before_leaving(*slot, socket.generation(), socket.fd.load(Ordering::Relaxed))
+        });
+        let left = left.count();
+        left == 0 || !returns && sys::now_ns() - start >= LEAVE_NS
+    };
+    wait::patiently(RETURN_NS, &mut settled);
+}
+
+/// The streams to other hosts that only this process has.
+fn far_streams() -> impl Iterator<Item = (&'static Socket, &'static channel::Channel, u32)> {
+    socket::all().filter(|(_, socket)| socket.state() == State::Promoted).filter_map(|(_, socket)| {
+        let (channel, slot) = socket.stream()?;
+        let alone = channel.party.stream(slot).holders.load(Ordering::Relaxed) == 1;
+        (channel.leads_to_agent() && alone).then_some((socket, channel, slot))
+    })
 }
 
 /// shutdown(2): the kernel connection carries it; what was sent before is on the channel already.
@@ -202,6 +242,7 @@ pub fn before_exec() {
     // No stream is promoted behind our back; and exec ends the other threads: none of them may hold the registry then.
     core::mem::forget(SLOW.lock());
     KEPT.store(true, Ordering::Relaxed);
+    agent::failover::end_all();
     for (index, socket) in socket::all() {
         if socket.state() == State::Promoted && stays_over_exec(index, socket) {
             demote::demote(socket.fd.load(Ordering::Relaxed), crate::api::Reason::Exec);

@@ -190,6 +190,11 @@ pub fn forget(index: u32, socket: &Socket, fd: i32) {
     }
 }
 
+/// The program closes a descriptor whose connection stays open a little longer.
+pub fn drop_lifeline(fd: i32) {
+    all().for_each(|(_, instance)| instance.lock().drop_lifeline(fd));
+}
+
 /// fork: no other thread is inside an instance when the memory is copied.
 pub fn lock_all() {
     all().for_each(|(_, instance)| instance.lock_for_fork());

@@ -42,6 +42,7 @@ pub fn before() {
     core::mem::forget(SLOW.lock());
     flusher::THREAD.pause();
     agent::listener::THREAD.pause();
+    agent::failover::end_all();
     epoll::lock_all();
     for (index, socket) in socket::all() {
         match socket.state() {

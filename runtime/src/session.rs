@@ -211,8 +211,11 @@ pub fn is_barred() -> bool {
 /// Everything goes back to the kernel; no stream begins meanwhile, because the caller has seen to that ([`is_barred`]). Tells which
 /// sockets could not go back.
 pub fn leave_streams(mut staying: impl FnMut(u32)) {
-    // Whoever promotes has finished, or will see that it must not.
-    drop(SLOW.lock());
+    {
+        // Whoever promotes has finished, or will see that it must not.
+        let _slow = SLOW.lock();
+        agent::failover::end_all();
+    }
     for (index, socket) in socket::all() {
         while socket.state() == State::Moving {
             sys::sched_yield();

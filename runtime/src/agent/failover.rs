@@ -14,6 +14,7 @@
 //! meanwhile. Calls on a stream find it busy until its end has both written and read.
 
 mod half_close;
+mod leaving;
 mod returning;
 
 use crate::channel::{self, Channel};
@@ -26,6 +27,7 @@ use core::cmp::Reverse;
 use core::sync::atomic::Ordering;
 use half_close::HalfClosed;
 pub use half_close::shut_down_later;
+pub use leaving::{close_later, end_all};
 use returning::{Returning, Step, Why};
 
 /// A stream that has to return: channel index, slot, and which stream of the slot.
@@ -91,7 +93,7 @@ fn stream_of(channel: &Channel, slot: u32, generation: u8) -> Option<(u32, &'sta
 
 /// Whether streams wait to return.
 pub(super) fn has_requests() -> bool {
-    !REQUESTS.lock().is_empty() || half_close::has_requests()
+    !REQUESTS.lock().is_empty() || half_close::has_requests() || !leaving::is_empty()
 }
 
 /// The streams that are returning, kept by the listener.
@@ -111,7 +113,7 @@ impl Failover {
 
     /// Until the next look at what no descriptor tells, in nanoseconds.
     pub(super) fn pause_ns(&self) -> i64 {
-        if self.half_closed.is_fresh() { FRESH_NS } else { BUSY_NS }
+        if self.half_closed.is_fresh() || leaving::is_fresh() { FRESH_NS } else { BUSY_NS }
     }
 
     /// What the listener has to poll for.
@@ -135,6 +137,7 @@ impl Failover {
         }
         self.returning.retain_mut(|stream| !is_over(stream));
         self.half_closed.work();
+        leaving::work();
     }
 
     /// False when there is no descriptor for it at the moment.

@@ -278,6 +278,11 @@ impl Channel {
         }
     }
 
+    /// Whether what the other end sends is on the kernel for good, as far as this one knows.
+    pub fn other_stays(&self, slot: u32) -> bool {
+        self.peer_line(slot).flags.load(Ordering::Acquire) & STAYS != 0
+    }
+
     /// Whether both directions are on the kernel for good, and both ends know it.
     pub fn is_settled(&self, slot: u32) -> bool {
         let (own, peer) = (self.own_line(slot), self.peer_line(slot));

@@ -68,7 +68,8 @@ impl Channel {
     ) -> usize {
         let length = bytes.remaining();
         let most = (settings().coalesce_max as usize).min(self.largest_inline());
-        if length > most || lane.held.on || stream.credit.available() < length as u64 {
+        // Nothing is sent when there is nothing to send: a frame without bytes would be a lie.
+        if length.wrapping_sub(1) >= most || lane.held.on || stream.credit.available() < length as u64 {
             return 0;
         }
         // What cannot be true is found again.

@@ -362,6 +362,14 @@ impl State {
         }
     }
 
+    /// Connections are not looked after under that number any more.
+    pub fn drop_lifeline(&mut self, fd: i32) {
+        if self.inner >= 0 {
+            // SAFETY: no event is needed.
+            let _ = unsafe { sys::epoll_ctl(self.inner, libc::EPOLL_CTL_DEL, fd, core::ptr::null_mut()) };
+        }
+    }
+
     /// The registration is gone (EPOLL_CTL_DEL, close).
     pub fn remove_item(&mut self, fd: i32) {
         if let Some(item) = self.items.get_mut(fd as u32 as usize) {

@@ -46,6 +46,10 @@ class Wrong(Exception):
     pass
 
 
+class Last(Exception):
+    """The server has ended the connection with its answer, of so many bytes, as it was to."""
+
+
 class Connection:
     def __init__(self, address):
         self.socket = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
@@ -65,6 +69,10 @@ class Connection:
         if not data:
             raise EOFError
         self.buffer += data
+
+    def end(self):
+        if self.buffer or self.socket.recv(1):
+            raise Wrong("bytes behind the last")
 
     def line(self):
         while b"\r\n" not in self.buffer:
@@ -202,16 +210,21 @@ class Nginx:
     def operate(self, connection):
         number = self.randoms.randrange(FILES)
         connection.send(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
-        status, length = connection.line(), None
+        status, length, last = connection.line(), None, False
         while header := connection.line():
-            if header.lower().startswith(b"content-length:"):
-                length = int(header.split(b":")[1])
+            name, value = header.lower().split(b":", 1)
+            if name == b"content-length":
+                length = int(value)
+            last |= name == b"connection" and value.strip() == b"close"
         if b" 200 " not in status:
             if b" 500 " in status or b" 503 " in status:
                 raise EOFError
             raise Wrong(f"nginx says {status!r}")
         if connection.exactly(length) != page(number):
             raise Wrong(f"page {number} has other contents")
+        if last:
+            connection.end()
+            raise Last(length)
         return length
 
 
@@ -316,6 +329,10 @@ class Worker:
                 self.operations += 1
                 self.moved = time.monotonic()
                 pause(self.randoms.random() * 0.004)
+        except Last as last:
+            self.bytes += last.args[0]
+            self.operations += 1
+            self.moved = time.monotonic()
         except (OSError, EOFError):
             self.ends += 1
             self.kind.lost()

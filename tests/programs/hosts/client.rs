@@ -27,6 +27,7 @@ pub fn run(options: &Options) {
     streams.iter().for_each(|stream| End::prepare(stream.fd, options));
     match options.scenario.as_str() {
         "slow" => slow(&streams, options),
+        "parting" => parting(&streams, options),
         "echo" => {
             let came = Arc::new(AtomicU64::new(0));
             all(&streams, options, move |stream, options| echo(stream, options, &came));
@@ -133,6 +134,8 @@ fn one(stream: Stream, options: &Options) -> String {
             let mut rounds = 0;
             while end.stream.out.position < options.bytes {
                 let (ask, answer) = (sizes.size(11), sizes.size(11));
+                // Nothing may become of it.
+                assert_eq!(sys::send(stream.fd, &[], 0), Ok(0));
                 end.send_all(ask).and_then(|()| end.receive_all(answer)).expect("ping");
                 rounds += 1;
             }
@@ -158,6 +161,23 @@ fn one(stream: Stream, options: &Options) -> String {
     drop(end);
     sys::close(stream.fd).unwrap();
     said
+}
+
+/// All connections but the first are sent on and closed with the last byte; the server has the first until it knows of their ends.
+fn parting(streams: &[Stream], options: &Options) {
+    all(&streams[1..], options, |stream, options| {
+        let mut end = End::new(stream, options);
+        let said = checked(end.send_until(|sent| options.done(sent), u64::MAX), options);
+        let sent = end.stream.out.position;
+        drop(end);
+        sys::close(stream.fd).unwrap();
+        format!("sent {sent}, {said}")
+    });
+    all(&streams[..1], options, |stream, options| {
+        let said = End::new(stream, options).receive_to_end();
+        sys::close(stream.fd).unwrap();
+        said
+    });
 }
 
 /// The first connection is read from when all others have ended.

@@ -15,7 +15,7 @@ use super::options::{Options, Random};
 
 /// What the connections of a server share.
 struct Shared {
-    /// Before the last piece of data.
+    /// Before what only happens when all connections are so far.
     last: Barrier,
     ended: AtomicU64,
     results: Mutex<Vec<(u64, String)>>,
@@ -86,6 +86,11 @@ fn connection(fd: i32, options: &Options, shared: &Shared) {
             format!("received {} then {stop}, answered", end.stream.inn.position)
         }
         "exit" => exit(&mut end, options, shared),
+        "parting" => {
+            let stop = if number > 0 { end.receive_to_end() } else { "nothing".into() };
+            shared.last.wait();
+            format!("received {} then {stop}", end.stream.inn.position)
+        }
         "unread" => unread(&mut end, options),
         "slow" => {
             end.send_bytes(options.bytes).expect("data");

@@ -59,7 +59,7 @@ fn nginx_config(world: &World, address: &str, port: &str) -> PathBuf {
         "daemon off; user root; worker_processes 2; pid {base}/nginx.pid; error_log {base}/nginx.err crit;
          events {{ worker_connections 200; }}
          http {{
-           access_log off; sendfile on; keepalive_requests 100000;
+           access_log off; sendfile on; keepalive_requests 20;
            client_body_temp_path {base}/b; proxy_temp_path {base}/p; fastcgi_temp_path {base}/f;
            uwsgi_temp_path {base}/u; scgi_temp_path {base}/s;
            server {{ listen {address}:{port}; root {base}/pages; }}

@@ -56,6 +56,33 @@ fn half_close_beside_stopped_agents(provider: &str) {
     });
 }
 
+/// close(2) right behind the last byte, while nobody knows yet that the agents do not answer any more.
+fn close_beside_stopped_agents(provider: &str) {
+    convoy(provider, &Plan::pair(), |world| {
+        world.start_agents();
+        // With no end but the one that is asked for.
+        let mut pair = job("parting", 7, "--bytes 0 --pace 300").start(world.host(1), world.host(0));
+        pair.connected();
+        pair.accelerated();
+        pair.go();
+        world.eventually("bytes that arrive", || pair.server.live().get("bytes_received") > 100_000);
+        (0..2).for_each(|host| world.host(host).signal_agent(libc::SIGSTOP));
+        pair.stop();
+        let said = pair.succeeds();
+        (0..2).for_each(|host| world.host(host).signal_agent(libc::SIGCONT));
+        for number in 1..7 {
+            let found =
+                |start: String| said.lines().find_map(|line| line.strip_prefix(&start).map(str::to_owned));
+            // The client does not count the first.
+            let sent = found(format!("client: connection {}: sent ", number - 1)).unwrap_or_default();
+            let received = found(format!("server: connection {number}: received ")).unwrap_or_default();
+            let whole = sent.strip_suffix(", all").is_some_and(|sent| received == format!("{sent} then end"));
+            world.check(whole, &said);
+        }
+        failed_over(world);
+    });
+}
+
 fn agents_end_and_start_again(provider: &str) {
     convoy(provider, &Plan::pair(), |world| {
         world.start_agents();
@@ -230,6 +257,7 @@ crate::over_providers!(
     crash_of_the_agent_of_who_polls: super::crash_of_the_agent_of_who_polls,
     crash_of_both_agents: super::crash_of_both_agents,
     half_close_beside_stopped_agents: super::half_close_beside_stopped_agents,
+    close_beside_stopped_agents: super::close_beside_stopped_agents,
     agents_end_and_start_again: super::agents_end_and_start_again,
     clients_agent_stands_still: super::clients_agent_stands_still,
     servers_agent_stands_still: super::servers_agent_stands_still,

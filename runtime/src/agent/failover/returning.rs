@@ -54,6 +54,8 @@ enum Input {
     Record,
     Again,
     Done,
+    /// The connection has ended, and the other end had nothing to settle.
+    Ended,
 }
 
 /// What a step came to.
@@ -120,8 +122,11 @@ impl Returning {
     }
 
     pub(super) fn step(&mut self) -> Step {
-        let wrote = self.write();
         let read = self.read();
+        if self.input == Input::Ended {
+            return self.finish();
+        }
+        let wrote = self.write();
         match (wrote, read) {
             (Step::Failed(why), _) | (_, Step::Failed(why)) => Step::Failed(why),
             (Step::Over, Step::Over) if self.theirs.is_some() => self.finish(),
@@ -176,7 +181,7 @@ impl Returning {
             Input::BeforeMark => self.read_before_mark(),
             Input::Record => self.read_record(),
             Input::Again => self.read_again(),
-            Input::Done => Step::Over,
+            Input::Done | Input::Ended => Step::Over,
         }
     }
 
@@ -205,11 +210,7 @@ impl Returning {
             let over = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
             let ended = kernel_state(self.fd, libc::POLLRDHUP) & over != 0;
             let nothing = position::readable(self.fd) == 0 && !position::at_urgent_mark(self.fd);
-            return if ended && nothing {
-                Step::failed("the connection has ended before the other end's mark")
-            } else {
-                Step::Waits
-            };
+            return if ended && nothing { self.end_without_mark() } else { Step::Waits };
         }
         match receive(self.fd, queued.min(PIECE)) {
             Ok(bytes)
@@ -225,6 +226,17 @@ impl Returning {
             }
             Err(step) => step,
         }
+    }
+
+    /// The other end has ended without a mark: it knew that both directions were the kernel's. This end did not yet know it of what it
+    /// sends itself; what it receives is as the agent has told.
+    fn end_without_mark(&mut self) -> Step {
+        if !self.channel.other_stays(self.slot) {
+            return Step::failed("the connection has ended before the other end's mark");
+        }
+        self.theirs = Some(self.channel.switches_heard_of(self.slot));
+        self.input = Input::Ended;
+        Step::Progress
     }
 
     fn read_record(&mut self) -> Step {
