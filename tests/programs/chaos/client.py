@@ -333,7 +333,8 @@ class Worker:
             self.bytes += last.args[0]
             self.operations += 1
             self.moved = time.monotonic()
-        except (OSError, EOFError):
+        except (OSError, EOFError) as error:
+            print(time.strftime("%T"), repr(error), file=sys.stderr, flush=True)
             self.ends += 1
             self.kind.lost()
             self.moved = time.monotonic()

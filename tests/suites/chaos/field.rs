@@ -163,6 +163,17 @@ impl<'w> Field<'w> {
         self.clients.iter().map(|client| client.now().ends).sum()
     }
 
+    /// What those who run have complained about, the last of it.
+    pub fn complaints(&self) -> String {
+        let of = |party: &Party<'_>| {
+            let said = party.program.as_ref().map(Program::complaints).unwrap_or_default();
+            let lines: Vec<&str> = said.lines().rev().take(20).collect();
+            let (name, host) = (KINDS[party.kind].0, party.host);
+            lines.into_iter().rev().map(|line| format!("{name} on host {host}: {line}\n")).collect::<String>()
+        };
+        self.clients.iter().chain(&self.servers).map(of).collect()
+    }
+
     /// Ends clients and then servers in good order: what was done for each kind, and over which way.
     pub fn finish(self) -> Vec<String> {
         fs::write(&self.stop, "").expect("a file");

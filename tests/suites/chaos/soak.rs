@@ -63,6 +63,7 @@ fn what_programs_hold_does_not_grow() {
     }
     field.gets_on(100);
     let cut_short = field.cut_short() - refused;
+    let complaints = field.complaints();
     let lines = field.finish();
     println!(
         "seed {seed}, {:.1} minutes, {} agents killed and started again, {} replaced",
@@ -74,7 +75,7 @@ fn what_programs_hold_does_not_grow() {
     let grown = watched.report();
     drop(place);
     let counters = world.finish();
-    assert_eq!(cut_short, 0, "connections that would have lived without Convoy");
+    assert_eq!(cut_short, 0, "connections that would have lived without Convoy\n{complaints}");
     // In a short one everything is still warming up.
     assert!(grown.is_empty() || limit < Duration::from_secs(300), "{grown:?}");
     if mode == Mode::Native {
