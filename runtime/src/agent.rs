@@ -175,6 +175,7 @@ pub fn after_fork_in_child() {
     CURRENT.store(core::ptr::null_mut(), Ordering::Release);
     NEXT_TRY.store(0, Ordering::Relaxed);
     listener::THREAD.after_fork_in_child();
+    failover::after_fork_in_child();
 }
 
 #[cold]

@@ -27,7 +27,7 @@ use core::cmp::Reverse;
 use core::sync::atomic::Ordering;
 use half_close::HalfClosed;
 pub use half_close::shut_down_later;
-pub use leaving::{close_later, end_all};
+pub use leaving::{after_fork_in_child, close_later, end_all};
 use returning::{Returning, Step, Why};
 
 /// A stream that has to return: channel index, slot, and which stream of the slot.

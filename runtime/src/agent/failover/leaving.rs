@@ -2,7 +2,7 @@
 //! process, so it keeps the connection a little longer, with a copy of the program's descriptor.
 
 use crate::channel::Channel;
-use crate::lock::Mutex;
+use crate::lock::{Mutex, free_in_child};
 use crate::session::SLOW;
 use crate::socket::{self, Socket};
 use crate::{agent, close, epoll, sys, table};
@@ -62,6 +62,17 @@ pub fn close_later(index: u32, socket: &Socket, channel: &'static Channel, slot:
 pub fn end_all() {
     let leaving = core::mem::take(&mut *LEAVING.lock());
     leaving.iter().for_each(Leaving::end);
+}
+
+/// In a forked child: what was not ended before is the parent's, which counts it.
+pub fn after_fork_in_child() {
+    free_in_child(&LEAVING);
+    for leaving in core::mem::take(&mut *LEAVING.lock()) {
+        if let Some(socket) = socket::at(leaving.index) {
+            socket::release(leaving.index, socket);
+        }
+        table::abandon(leaving.fd);
+    }
 }
 
 pub(super) fn is_empty() -> bool {
