@@ -8,9 +8,9 @@ use crate::socket::{self, Socket};
 use crate::{agent, close, epoll, sys, table};
 use core::sync::atomic::Ordering;
 
-/// So long a closed stream may stay, in nanoseconds: until then it is known whether the agents are there, and the other end may have
-/// no mind to read on.
-const LATEST_NS: u64 = 10_000_000_000;
+/// So long a closed stream may stay, in nanoseconds, when the other end does not read on: about as long as the kernel keeps the
+/// connection of a closed socket whose peer does not (tcp_fin_timeout, tcp(7)).
+const LATEST_NS: u64 = 60_000_000_000;
 /// When both ends and their agents go on it takes less, in nanoseconds.
 const FRESH_FOR_NS: u64 = 20_000_000;
 /// So many at most: each has a descriptor that the program does not know of.
@@ -99,7 +99,16 @@ pub(super) fn work() {
 impl Leaving {
     fn is_due(&self) -> bool {
         let Self { channel, slot, generation, fd, since, .. } = *self;
-        channel.settles_before_leaving(slot, generation, fd) || sys::now_ns() - since >= LATEST_NS
+        if channel.settles_before_leaving(slot, generation, fd) {
+            return true;
+        }
+        let late = sys::now_ns() - since >= LATEST_NS;
+        if late && let Some(socket) = socket::at(self.index) {
+            crate::log_info!(
+                "{socket} was closed and ends: the other end has not read everything for too long"
+            );
+        }
+        late
     }
 
     fn end(&self) {

@@ -128,7 +128,12 @@ impl Returning {
         }
         let wrote = self.write();
         match (wrote, read) {
-            (Step::Failed(why), _) | (_, Step::Failed(why)) => Step::Failed(why),
+            (_, Step::Failed(why)) => Step::Failed(why),
+            // Its end may have come since the read.
+            (Step::Failed(why), _) => match self.read() {
+                Step::Progress => Step::Progress,
+                _ => Step::Failed(why),
+            },
             (Step::Over, Step::Over) if self.theirs.is_some() => self.finish(),
             (Step::Progress, _) | (_, Step::Progress) => Step::Progress,
             _ => Step::Waits,
