@@ -213,9 +213,9 @@ impl Channel {
             Recovery::Running => return false,
             Recovery::Done | Recovery::Failed | Recovery::Quiet => return !self.has_bytes(slot),
         }
-        let line = self.peer_line(slot);
-        let stays = line.flags.load(Ordering::Acquire) & STAYS != 0;
-        stays && !self.switch_pending(slot) || line.state(generation) == SlotState::Closed || !self.usable()
+        self.other_stays(slot) && !self.switch_pending(slot)
+            || self.peer_line(slot).state(generation) == SlotState::Closed
+            || !self.usable()
     }
 
     /// Whether a sleeper may watch the kernel connection: not while news of it mean nothing yet.
@@ -279,6 +279,7 @@ impl Channel {
     }
 
     /// Whether what the other end sends is on the kernel for good, as far as this one knows.
+    #[inline]
     pub fn other_stays(&self, slot: u32) -> bool {
         self.peer_line(slot).flags.load(Ordering::Acquire) & STAYS != 0
     }
@@ -286,11 +287,11 @@ impl Channel {
     /// Whether both directions are on the kernel for good, and both ends know it.
     pub fn is_settled(&self, slot: u32) -> bool {
         let (own, peer) = (self.own_line(slot), self.peer_line(slot));
-        let stays = |line: &SideLine| line.flags.load(Ordering::Acquire) & STAYS != 0;
+        let stays = own.flags.load(Ordering::Acquire) & STAYS != 0;
         let followed = |sender: &SideLine, receiver: &SideLine| {
             sender.announced.load(Ordering::Acquire) == receiver.passed.load(Ordering::Acquire)
         };
-        stays(own) && stays(peer) && followed(own, peer) && followed(peer, own)
+        stays && self.other_stays(slot) && followed(own, peer) && followed(peer, own)
     }
 
     /// Whether the other end has ever joined the stream, as far as this one knows.
@@ -338,7 +339,7 @@ impl Channel {
         wait::patiently(PATIENCE_NS, || {
             let _ = self.sort();
             let kernel = self.receive_path(slot, generation, fd).is_ok_and(|path| path == Path::Kernel);
-            recalled = kernel && self.peer_line(slot).flags.load(Ordering::Acquire) & STAYS != 0;
+            recalled = kernel && self.other_stays(slot);
             recalled || self.has_bytes(slot) || !self.usable()
         });
         if !recalled {
