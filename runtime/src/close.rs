@@ -205,6 +205,12 @@ pub fn shutdown(fd: i32, how: i32) -> Handled {
     }
     let result = sys::shutdown(fd, how).map(|()| 0);
     socket.hint.store(true, Ordering::Relaxed);
+    // Who sleeps on the way to another host does not watch the connection.
+    if how != libc::SHUT_WR
+        && let Some((channel, slot)) = socket.stream().filter(|(channel, _)| channel.leads_to_agent())
+    {
+        channel.wake_all(slot);
+    }
     epoll::readable(core::iter::once(index + 1));
     Some(result)
 }

@@ -35,6 +35,8 @@ pub const BYTES_SENT: usize = core::mem::offset_of!(TcpInfo, bytes_sent);
 const TCP_CLOSE: u8 = 7;
 /// States after a FIN was received; the kernel counts it as one byte.
 const AFTER_FIN: [u8; 4] = [8, 9, 11, 6];
+/// States after a FIN was sent, of a connection that has not been reset.
+const AFTER_OWN_FIN: [u8; 5] = [4, 5, 6, 9, 11];
 const SIOCINQ: u64 = libc::FIONREAD;
 const SIOCOUTQ: u64 = libc::TIOCOUTQ;
 
@@ -43,6 +45,16 @@ fn info(fd: i32) -> Option<TcpInfo> {
     // SAFETY: plain integers.
     let length = unsafe { sys::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info) }.ok()?;
     (length >= size_of::<TcpInfo>()).then_some(info)
+}
+
+/// Whether the end of what is received, which the kernel reports, is this end's own shutdown(2): no FIN has come.
+pub fn reads_no_more(fd: i32) -> bool {
+    info(fd).is_some_and(|info| info.state != TCP_CLOSE && !AFTER_FIN.contains(&info.state))
+}
+
+/// Whether this end of the connection has been shut down for sending, and the connection is not reset.
+pub fn sends_no_more(fd: i32) -> bool {
+    info(fd).is_some_and(|info| AFTER_OWN_FIN.contains(&info.state))
 }
 
 /// Returns when the kernel is done with the segment that it may just be taking in: TCP_INFO is read under the socket's lock.

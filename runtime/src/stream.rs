@@ -346,7 +346,7 @@ impl Call<'_> {
         if news & over != 0 {
             self.channel.reveal();
             self.socket.hint.store(true, Ordering::Relaxed);
-            self.socket.over.store(true, Ordering::Relaxed);
+            wait::note_over(self.fd, self.socket, self.channel, self.slot);
             if !self.socket.peer_gone.swap(true, Ordering::Relaxed)
                 && self.channel.send_through_kernel(self.slot, self.generation)
             {

@@ -5,6 +5,7 @@
 pub mod poll;
 pub mod spin;
 
+use crate::agent::failover;
 use crate::bell::Borrowed;
 use crate::channel::{Channel, Rest, hold};
 use crate::config::settings;
@@ -134,7 +135,7 @@ fn readable_beneath(fd: i32, socket: &Socket, channel: &Channel, slot: u32) -> i
 
 /// What the kernel says of a stream; and whether news of the lifeline are left (see [`judge`]).
 fn kernel_part(fd: i32, socket: &Socket, channel: &Channel, slot: u32, kernel_wanted: i16) -> (i16, bool) {
-    let may_end = channel.may_end(slot, socket.generation());
+    let may_end = channel.may_tell_end(slot, socket.generation());
     let urgent = if channel.leads_to_agent() { libc::POLLPRI } else { 0 };
     // Before the look: what another thread hears after it stays.
     let hinted = socket.hint.swap(false, Ordering::Relaxed);
@@ -149,8 +150,8 @@ fn kernel_part(fd: i32, socket: &Socket, channel: &Channel, slot: u32, kernel_wa
         return (0, hinted);
     }
     state &= kernel_wanted | OVER;
-    if state & OVER != 0 && !may_end {
-        socket.over.store(true, Ordering::Relaxed);
+    if state & OVER != 0 && !may_end && !channel.reads_no_more(slot, fd) {
+        note_over(fd, socket, channel, slot);
         socket.hint.store(true, Ordering::Relaxed);
         state &= !OVER;
         if position::readable(fd) == 0 {
@@ -167,6 +168,15 @@ fn kernel_part(fd: i32, socket: &Socket, channel: &Channel, slot: u32, kernel_wa
     }
     socket.hint.fetch_or(hinted, Ordering::Relaxed);
     (state, hinted)
+}
+
+/// The kernel reports the end of a stream; the agent explains it, or nobody does.
+#[cold]
+pub fn note_over(fd: i32, socket: &Socket, channel: &Channel, slot: u32) {
+    let known = socket.over.swap(true, Ordering::Relaxed);
+    if !known && !channel.may_end(slot, socket.generation()) && !channel.reads_no_more(slot, fd) {
+        failover::note_over(channel, slot, socket.generation());
+    }
 }
 
 /// When a call ends without bytes because of SO_RCVTIMEO, in nanoseconds of the monotonic clock, `u64::MAX` for never; asked at its
@@ -223,10 +233,11 @@ pub fn for_bytes(
     let rest = Rest::begin(core::iter::once(channel));
     let placed = placed && rest.is_sure();
     let over = socket.over.load(Ordering::Relaxed);
-    let lifeline = if channel.watches_kernel(slot, socket.generation(), over) { fd } else { -1 };
     let urgent = if channel.leads_to_agent() { libc::POLLPRI } else { 0 };
+    let events = libc::POLLIN | libc::POLLRDHUP | urgent;
+    let watched = channel.watches_kernel(slot, socket.generation(), over, events);
     let mut set = [
-        libc::pollfd { fd: lifeline, events: libc::POLLIN | libc::POLLRDHUP | urgent, revents: 0 },
+        libc::pollfd { fd: watched.map_or(-1, |_| fd), events: watched.unwrap_or(0), revents: 0 },
         libc::pollfd { fd: bell.fd(), events: libc::POLLIN, revents: 0 },
     ];
     let result = if may_go_on() {

@@ -1,6 +1,7 @@
 //! Compares what a test program says natively with what it says preloaded.
 
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use crate::{Mode, Run, Task};
@@ -19,6 +20,10 @@ pub const ALL_VARIANTS: &[&str] = &[
 /// The variants with the peer in a process of its own.
 pub const PROCESS_VARIANTS: &[&str] =
     &["process-client-warm", "process-client-cold", "process-server-warm", "process-server-cold"];
+
+/// The variants with the peer on another host.
+pub const HOST_VARIANTS: &[&str] =
+    &["host-client-warm", "host-client-cold", "host-server-warm", "host-server-cold"];
 
 /// For programs that arrange their processes themselves.
 pub const WARMTHS: &[&str] = &["process-server-warm", "process-server-cold"];
@@ -115,9 +120,13 @@ fn same(native: &Run, other: &Run, quiet: bool) {
     assert!(!quiet || native.stderr == other.stderr, "stderr differs\n{}", other.report());
 }
 
-/// The first line in which two transcripts differ, or else their ends, in words.
 pub fn difference(native: &Run, other: &Run) -> Option<String> {
-    let (mut left, mut right) = (native.stdout.lines(), other.stdout.lines());
+    differ((&native.stdout, native.status), (&other.stdout, other.status))
+}
+
+/// The first line in which two transcripts differ, or else their ends, in words.
+pub fn differ(native: (&str, ExitStatus), other: (&str, ExitStatus)) -> Option<String> {
+    let (mut left, mut right) = (native.0.lines(), other.0.lines());
     let mut number = 0;
     loop {
         number += 1;
@@ -130,7 +139,7 @@ pub fn difference(native: &Run, other: &Run) -> Option<String> {
             break;
         }
     }
-    let (expected, got) = (native.status, other.status);
+    let (expected, got) = (native.1, other.1);
     (expected != got).then(|| format!("ended differently\n  natively:  {expected}\n  otherwise: {got}"))
 }
 

@@ -2,13 +2,16 @@
 //! smaller when they differ. What a step does is in the test program `fuzz`.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::kit::random::Random;
-use crate::{ALL_VARIANTS, Mode, Task, compare};
+use crate::{Mode, Task, compare};
 
 /// The environment variable that carries the steps to the test program.
 pub const SCRIPT: &str = "FUZZ_SCRIPT";
+/// Set where agents go while the program runs.
+pub const FAULTS: &str = "FUZZ_FAULTS";
 /// Connections of a program.
 pub const LINKS: u64 = 3;
 
@@ -59,10 +62,60 @@ const VERBS: &[(&str, usize, u64)] = &[
     ("open", 1, 6),
 ];
 
-/// A random program: a variant, and steps of one line each, `LINK VERB NUMBERS...`.
-pub fn generate(seed: u64) -> (&'static str, Vec<String>) {
+/// How many programs to run, and which.
+pub struct Budget {
+    first: u64,
+    programs: u64,
+    until: Option<Instant>,
+}
+
+impl Budget {
+    /// From seed FUZZ_SEED (1), FUZZ_PROGRAMS programs, else so many; with FUZZ_SECONDS as many as there is time for.
+    pub fn from_environment(programs: u64) -> Self {
+        let until = setting("FUZZ_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        let programs = setting("FUZZ_PROGRAMS").unwrap_or(programs);
+        Self { first: setting("FUZZ_SEED").unwrap_or(1), programs, until }
+    }
+
+    /// The seeds, as long as there is time.
+    pub fn seeds(self) -> impl Iterator<Item = u64> {
+        let last = if self.until.is_some() { u64::MAX } else { self.first + self.programs };
+        (self.first..last).take_while(move |_| self.until.is_none_or(|until| Instant::now() < until))
+    }
+}
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// A program that once differed: a file of the corpus, whose first line names the variant.
+pub struct Kept {
+    /// The file.
+    pub path: PathBuf,
+    /// One of those that were asked for.
+    pub variant: &'static str,
+    /// What it does.
+    pub steps: Vec<String>,
+}
+
+/// The programs of the corpus in one of these variants.
+pub fn kept(variants: &[&'static str]) -> Vec<Kept> {
+    let entries = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus")).expect("the corpus");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    let read = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).expect("a program");
+        let (first, steps) = text.split_once('\n').expect("a variant");
+        let variant = variants.iter().copied().find(|variant| first == format!("# {variant}"))?;
+        Some(Kept { path, variant, steps: steps.lines().map(str::to_owned).collect() })
+    };
+    paths.into_iter().filter_map(read).collect()
+}
+
+/// A random program: one of the variants, and steps of one line each, `LINK VERB NUMBERS...`.
+pub fn generate(seed: u64, variants: &[&'static str]) -> (&'static str, Vec<String>) {
     let mut random = Random::new(seed);
-    let variant = ALL_VARIANTS[random.below(ALL_VARIANTS.len() as u64) as usize];
+    let variant = variants[random.below(variants.len() as u64) as usize];
     let total: u64 = VERBS.iter().map(|(.., weight)| weight).sum();
     let steps = 10 + random.below(50);
     let step = |_| {
@@ -99,14 +152,14 @@ pub fn difference(program: &str, variant: &str, steps: &[String]) -> Option<Stri
 }
 
 /// Leaves steps out as long as the program still differs.
-pub fn shrink(program: &str, variant: &str, mut steps: Vec<String>) -> Vec<String> {
+pub fn shrink(mut steps: Vec<String>, differs: impl Fn(&[String]) -> bool) -> Vec<String> {
     let mut piece = steps.len() / 2;
     while piece > 0 {
         let mut from = 0;
         while from < steps.len() {
             let mut fewer = steps.clone();
             fewer.drain(from..(from + piece).min(steps.len()));
-            if difference(program, variant, &fewer).is_some() {
+            if differs(&fewer) {
                 steps = fewer;
             } else {
                 from += piece;

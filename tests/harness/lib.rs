@@ -20,7 +20,7 @@ pub mod scratch;
 pub mod user;
 
 pub use arena::{Arena, Output, Service};
-pub use compare::{ALL_VARIANTS, Check, PROCESS_VARIANTS, WARMTHS};
+pub use compare::{ALL_VARIANTS, Check, HOST_VARIANTS, PROCESS_VARIANTS, WARMTHS};
 pub use counters::Counters;
 pub use run::{Mode, Run, Task};
 pub use scratch::Scratch;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::kit::hosts::HOSTS;
 use crate::{Counters, Scratch, library};
 
 /// Tells a test program how to start its peer; see [`crate::kit::puppet`].
@@ -167,7 +168,7 @@ pub fn clear_settings(command: &mut Command) {
             command.env_remove(name);
         }
     }
-    command.env_remove("LD_PRELOAD").env_remove(PEER_LIBRARY);
+    command.env_remove("LD_PRELOAD").env_remove(PEER_LIBRARY).env_remove(HOSTS);
 }
 
 /// Puts the library under a command, with a registry of its own, promoting at the first call. A wake-up that is lost stays lost.
@@ -225,6 +226,9 @@ pub fn appending(path: &Path) -> File {
 
 /// Waits for a child's end; `None` when the time is over first.
 pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    if let Ok(Some(status)) = child.try_wait() {
+        return Some(status);
+    }
     let pid = libc::c_long::from(child.id());
     // SAFETY: no pointers; the child has not been waited for, so the number is still its own.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };

@@ -15,6 +15,7 @@
 
 mod half_close;
 mod leaving;
+mod over;
 mod returning;
 
 use crate::channel::{self, Channel};
@@ -28,6 +29,7 @@ use core::sync::atomic::Ordering;
 use half_close::HalfClosed;
 pub use half_close::shut_down_later;
 pub use leaving::{after_fork_in_child, close_later, end_all};
+pub use over::note_over;
 use returning::{Returning, Step, Why};
 
 /// A stream that has to return: channel index, slot, and which stream of the slot.
@@ -52,12 +54,19 @@ pub fn note(channel: &Channel, slot: u32) {
     if !channel.is_open(slot) || !channel.party.stream(slot).begin_recovery(Recovery::None) {
         return;
     }
-    let settles = channel.is_joined(slot) && !channel.is_settled(slot);
+    let over = || channel.is_settled(slot) || ended_after_all(channel, slot, generation);
+    let settles = channel.is_joined(slot) && !over();
     if settles || other_has_begun(channel, slot) {
         REQUESTS.lock().push(Request { channel: channel.index, slot, generation });
     } else {
         end(channel, slot, generation, Recovery::Quiet);
     }
+}
+
+/// Whether this end has sent its last byte, when all before had arrived: it cannot send a mark, and does not have to.
+fn ended_after_all(channel: &Channel, slot: u32, generation: u8) -> bool {
+    let fd = socket_of(channel, slot).map(|(_, socket)| socket.fd.load(Ordering::Relaxed));
+    fd.is_some_and(|fd| channel.has_arrived_and_ended(slot, generation, fd))
 }
 
 /// Whether the other end's mark is there already. Who waits may have been woken for it before this stream was there, and is not
@@ -93,7 +102,7 @@ fn stream_of(channel: &Channel, slot: u32, generation: u8) -> Option<(u32, &'sta
 
 /// Whether streams wait to return.
 pub(super) fn has_requests() -> bool {
-    !REQUESTS.lock().is_empty() || half_close::has_requests() || !leaving::is_empty()
+    !REQUESTS.lock().is_empty() || half_close::has_requests() || !leaving::is_empty() || !over::is_empty()
 }
 
 /// The streams that are returning, kept by the listener.
@@ -113,7 +122,8 @@ impl Failover {
 
     /// Until the next look at what no descriptor tells, in nanoseconds.
     pub(super) fn pause_ns(&self) -> i64 {
-        if self.half_closed.is_fresh() || leaving::is_fresh() { FRESH_NS } else { BUSY_NS }
+        let fresh = self.half_closed.is_fresh() || leaving::is_fresh() || over::is_fresh();
+        if fresh { FRESH_NS } else { BUSY_NS }
     }
 
     /// What the listener has to poll for.
@@ -138,6 +148,7 @@ impl Failover {
         self.returning.retain_mut(|stream| !is_over(stream));
         self.half_closed.work();
         leaving::work();
+        over::work();
     }
 
     /// False when there is no descriptor for it at the moment.

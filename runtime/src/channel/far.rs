@@ -9,7 +9,7 @@ use crate::agent::{failover, listener};
 use crate::registry::BELLS;
 use crate::shm::party::Recovery;
 use crate::shm::segment::{JOINED, STAYS, SideLine, SlotState, WORTH};
-use crate::{bell, stats, sys, table, wait};
+use crate::{bell, position, stats, sys, table, wait};
 use convoy_aggregator::path::Path;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence};
 
@@ -218,19 +218,37 @@ impl Channel {
             || !self.usable()
     }
 
-    /// Whether a sleeper may watch the kernel connection: not while news of it mean nothing yet.
+    /// Whether the end that the kernel reports is this end's own shutdown(2) of what it receives, which does not wait for anything.
+    #[cold]
+    pub fn reads_no_more(&self, slot: u32, fd: i32) -> bool {
+        self.recovery(slot) == Recovery::None && position::reads_no_more(fd)
+    }
+
+    /// Whether the end that the kernel reports may be told beside bytes that the program has not read: it is the stream's, and
+    /// what comes before it is here.
+    pub fn may_tell_end(&self, slot: u32, generation: u8) -> bool {
+        self.may_end(slot, generation)
+            || self.recovery(slot) == Recovery::None && self.other_stays(slot) && self.has_bytes(slot)
+    }
+
+    /// Which of these events a sleeper may watch the kernel connection for, if at all: not for news that mean nothing yet. It is known
+    /// whether the kernel's connection is `over`.
     #[inline]
-    pub fn watches_kernel(&self, slot: u32, generation: u8, over: bool) -> bool {
+    pub fn watches_kernel(&self, slot: u32, generation: u8, over: bool, events: i16) -> Option<i16> {
         if self.way.is_none() {
-            return true;
+            return Some(events);
         }
         match self.recovery(slot) {
             Recovery::None => {}
-            Recovery::Running => return false,
-            Recovery::Done | Recovery::Failed | Recovery::Quiet => return true,
+            Recovery::Running => return None,
+            Recovery::Done | Recovery::Failed | Recovery::Quiet => return Some(events),
         }
         let reads_kernel = self.own_line(slot).passed.load(Ordering::Relaxed) & 1 == 0;
-        reads_kernel && !over || self.may_end(slot, generation)
+        if reads_kernel && !over || self.may_tell_end(slot, generation) {
+            return Some(events);
+        }
+        // Bytes are of a switch that is on its way. Of the end the agent may never tell.
+        (!over).then_some(events & !(libc::POLLIN | libc::POLLRDNORM))
     }
 
     /// The agent is gone: no new streams, and those that are there return to the kernel.
@@ -281,17 +299,38 @@ impl Channel {
     /// Whether what the other end sends is on the kernel for good, as far as this one knows.
     #[inline]
     pub fn other_stays(&self, slot: u32) -> bool {
-        self.peer_line(slot).flags.load(Ordering::Acquire) & STAYS != 0
+        stays(self.peer_line(slot))
     }
 
-    /// Whether both directions are on the kernel for good, and both ends know it.
+    /// The same of what this end sends.
+    #[inline]
+    pub fn stays(&self, slot: u32) -> bool {
+        stays(self.own_line(slot))
+    }
+
+    /// Whether both directions are on the kernel for good, and both ends know it and have read what came before.
     pub fn is_settled(&self, slot: u32) -> bool {
         let (own, peer) = (self.own_line(slot), self.peer_line(slot));
-        let stays = own.flags.load(Ordering::Acquire) & STAYS != 0;
         let followed = |sender: &SideLine, receiver: &SideLine| {
             sender.announced.load(Ordering::Acquire) == receiver.passed.load(Ordering::Acquire)
         };
-        stays && self.other_stays(slot) && followed(own, peer) && followed(peer, own)
+        stays(own) && stays(peer) && followed(own, peer) && followed(peer, own)
+    }
+
+    /// Whether both directions are on the kernel for good and nothing is with the agents any more: what came before is with the
+    /// processes of both ends, read or not, and the other end has heard where this one has left the channel.
+    pub fn has_arrived(&self, slot: u32, generation: u8) -> bool {
+        let heard = || {
+            let announced = self.own_line(slot).announced.load(Ordering::Acquire);
+            self.peer_line(slot).kernel_senders.load(Ordering::Acquire) == announced
+        };
+        let both_stay = self.stays(slot) && self.other_stays(slot);
+        both_stay && heard() && self.has_delivered(slot, generation)
+    }
+
+    /// Whether the program has shut down what it sends, after which nothing could be sent again and nothing has to be.
+    pub fn has_arrived_and_ended(&self, slot: u32, generation: u8, fd: i32) -> bool {
+        self.has_arrived(slot, generation) && position::sends_no_more(fd)
     }
 
     /// Whether the other end has ever joined the stream, as far as this one knows.
@@ -369,4 +408,9 @@ impl Channel {
             sys::close(fd).is_ok()
         })
     }
+}
+
+/// Whether the sender of this line is on the kernel for good: it says so before it announces the switch there.
+fn stays(line: &SideLine) -> bool {
+    line.flags.load(Ordering::Acquire) & STAYS != 0 && line.announced.load(Ordering::Acquire) & 1 == 0
 }

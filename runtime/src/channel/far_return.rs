@@ -57,22 +57,47 @@ impl Channel {
         (retained.len() as u64 <= record.sent).then_some((record, retained))
     }
 
+    /// Whether the other side has given back everything that this one has sent of the stream: it is with the other end's process.
+    pub(super) fn has_delivered(&self, slot: u32, generation: u8) -> bool {
+        let _section = Section::new();
+        let Ok(guard) = self.lock_sending() else { return false };
+        let mut any = false;
+        let visit = |_, _| {
+            any = true;
+            Ok(())
+        };
+        self.visit_unreleased(slot, generation, guard.lane().ring, visit).is_ok() && !any
+    }
+
     /// Bytes of a stream in the part of the own ring that the other side has not given back.
     fn retained(&self, slot: u32, generation: u8, producer: ring::Producer) -> Result<Vec<u8>, Trouble> {
+        let mut bytes = Vec::new();
+        let visit = |header, offset| self.append_payload(header, offset, &mut bytes);
+        self.visit_unreleased(slot, generation, producer, visit)?;
+        Ok(bytes)
+    }
+
+    /// Shows the frames of a stream there, with their places.
+    fn visit_unreleased(
+        &self,
+        slot: u32,
+        generation: u8,
+        producer: ring::Producer,
+        mut visit: impl FnMut(Header, usize) -> Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
         let capacity = u64::from(self.segment.geometry.ring_bytes);
         let (mut cursor, tail) =
             producer.unreleased(&self.outgoing().consumer, capacity).map_err(|_| Trouble::Broken)?;
-        let mut bytes = Vec::new();
         while cursor < tail {
             let offset = (cursor & (capacity - 1)) as usize;
             let checked = self.segment.header_at(self.side, offset, tail - cursor);
             let (header, span) = checked.map_err(|_| Trouble::Broken)?;
             if header.kind != Kind::Pad && header.slot == slot && header.generation == generation {
-                self.append_payload(header, offset, &mut bytes)?;
+                visit(header, offset)?;
             }
             cursor += span;
         }
-        Ok(bytes)
+        Ok(())
     }
 
     fn append_payload(&self, header: Header, offset: usize, bytes: &mut Vec<u8>) -> Result<(), Trouble> {
@@ -179,7 +204,13 @@ impl Channel {
         match self.dequeue(slot, guard.lane(), guard.stream(slot), target, u64::MAX, mode) {
             0 if recovery == Recovery::Failed => Err(Trouble::Lost),
             0 => Ok(Read::Kernel(u64::MAX)),
-            taken => Ok(Read::Bytes(taken)),
+            taken => {
+                if mode != Mode::Peek {
+                    // The other end may still begin to return. Nobody sends by this credit any more.
+                    let _ = guard.stream(slot).credit.on_consumed(taken as u64);
+                }
+                Ok(Read::Bytes(taken))
+            }
         }
     }
 

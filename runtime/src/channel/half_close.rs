@@ -4,7 +4,7 @@
 
 use super::Channel;
 use crate::shm::party::Recovery;
-use crate::shm::segment::{STAYS, SlotState};
+use crate::shm::segment::SlotState;
 use crate::{sys, wait};
 use core::sync::atomic::{Ordering, fence};
 
@@ -54,7 +54,7 @@ impl Channel {
         let _ = self.sort();
         // Passes the other end's switch once all before it is read.
         let _ = self.receive_path(slot, generation, fd);
-        self.is_settled(slot)
+        self.has_arrived(slot, generation)
             || !self.is_joined(slot)
             || self.recovery(slot) != Recovery::None
             || self.peer_line(slot).state(generation) == SlotState::Closed
@@ -63,8 +63,7 @@ impl Channel {
     /// A step of bringing the stream back to the kernel before this process leaves it; whether nothing of it is with the agents any
     /// more, or that cannot be waited for.
     pub fn settles_before_leaving(&self, slot: u32, generation: u8, fd: i32) -> bool {
-        let stays = self.own_line(slot).flags.load(Ordering::Relaxed) & STAYS != 0;
-        if !stays && self.may_use_kernel(slot) {
+        if !self.stays(slot) && self.may_use_kernel(slot) {
             self.settle_before_shutdown(slot, generation);
         }
         // What the program has not read it never will, and the other end cannot settle before it is.

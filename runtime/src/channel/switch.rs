@@ -102,8 +102,9 @@ impl Channel {
         let Ok(guard) = self.lock_sending() else { return false };
         let Ok(stream) = guard.open_stream(slot, generation) else { return false };
         stream.stay = true;
-        let switched = self.switch_to_kernel(slot, stream);
+        // Before the switch: who has heard of that has heard of both.
         self.own_line(slot).flags.fetch_or(STAYS, Ordering::Release);
+        let switched = self.switch_to_kernel(slot, stream);
         self.changed(slot);
         drop(guard);
         self.ring_receiver(slot);

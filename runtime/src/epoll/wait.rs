@@ -314,10 +314,15 @@ fn has_ready(fd: i32, depth: u32) -> bool {
             return true;
         }
     }
-    let nested = reporting(&state);
+    let all: Heap<Vec<(i32, bool)>> =
+        Heap::new(|| state.nested.iter().map(|nested| (nested.fd, nested.reports())).collect());
     drop(state);
-    kernel_state(fd, libc::POLLIN) & libc::POLLIN != 0
-        || depth > 0 && nested.iter().any(|fd| has_ready(*fd, depth - 1))
+    // All of them, and first: a ring that nobody has taken there would be news of this one to the kernel.
+    let mut nested = false;
+    for (fd, reports) in all.iter().filter(|_| depth > 0) {
+        nested |= has_ready(*fd, depth - 1) && *reports;
+    }
+    nested || kernel_state(fd, libc::POLLIN) & libc::POLLIN != 0
 }
 
 /// Sorts the frames of all channels.

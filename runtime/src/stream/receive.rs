@@ -209,7 +209,9 @@ impl Call<'_> {
                             0 => return Ok(None),
                             heard => news = Some(heard),
                         },
-                        Some(_) if !may_end => return Ok(None),
+                        Some(_) if !may_end && !self.channel.reads_no_more(self.slot, self.fd) => {
+                            return Ok(None);
+                        }
                         Some(news) if has_bytes => return Ok(self.ends_call(news).then_some(0)),
                         Some(news) => return self.without_bytes(target, news),
                     }

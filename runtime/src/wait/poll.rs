@@ -339,12 +339,13 @@ impl Poll<'_> {
                 if member.events & libc::POLLOUT != 0 && !channel.sends_here(*slot) {
                     events |= libc::POLLOUT;
                 }
-                entry.events = events;
                 let over = socket.over.load(Ordering::Relaxed);
-                if events & (libc::POLLOUT | libc::POLLPRI) == 0
-                    && !channel.watches_kernel(*slot, socket.generation(), over)
-                {
-                    entry.fd = -1;
+                let watched = channel.watches_kernel(*slot, socket.generation(), over, events);
+                let asked = events & (libc::POLLOUT | libc::POLLPRI) != 0;
+                match watched {
+                    _ if asked => entry.events = events,
+                    Some(watched) => entry.events = watched,
+                    None => entry.fd = -1,
                 }
             }
         }

@@ -5,18 +5,30 @@ use std::rc::Rc;
 
 use libc::c_int;
 
+use super::hosts;
 use super::net::{self, Family};
 use super::puppet::Puppet;
-use super::stream::{Stream, WARM_UP, WARM_UP_BYTES};
+use super::stream::{Stream, WARM_UP, WARM_UP_BYTES, WARM_UP_FAR};
 
 /// A case in one of its variants, `PLACE-ROLE-WARMTH`.
 pub struct Case {
-    in_process: bool,
+    place: Place,
     connects: bool,
     warm: bool,
     puppet: Option<Rc<Puppet>>,
     listening: Option<Listening>,
     next: u64,
+}
+
+/// Where the puppet is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In a thread of the program.
+    Thread,
+    /// In a process of its own.
+    Process,
+    /// In a process on another host.
+    Host,
 }
 
 #[derive(Clone, Copy)]
@@ -34,6 +46,7 @@ pub struct Link {
     /// The connection's number.
     pub number: u64,
     puppet: Rc<Puppet>,
+    exchanges: usize,
 }
 
 impl Case {
@@ -42,7 +55,12 @@ impl Case {
         let words: Vec<&str> = variant.split('-').collect();
         let [place, role, warmth] = words.as_slice() else { panic!("{variant} is no PLACE-ROLE-WARMTH") };
         Self {
-            in_process: *place == "process",
+            place: match *place {
+                "thread" => Place::Thread,
+                "process" => Place::Process,
+                "host" => Place::Host,
+                _ => panic!("no puppet is in a {place}"),
+            },
             connects: *role == "client",
             warm: *warmth == "warm",
             puppet: None,
@@ -63,17 +81,25 @@ impl Case {
 
     /// True when the puppet is a process of its own.
     pub fn in_process(&self) -> bool {
-        self.in_process
+        self.place != Place::Thread
+    }
+
+    /// True when the puppet is on another host.
+    pub fn is_far(&self) -> bool {
+        self.place == Place::Host
     }
 
     /// The puppet, started at the first need.
     pub fn puppet(&mut self) -> Rc<Puppet> {
-        let in_process = self.in_process;
-        let make = || Rc::new(if in_process { Puppet::in_process() } else { Puppet::in_thread() });
-        Rc::clone(self.puppet.get_or_insert_with(make))
+        let make = || match self.place {
+            Place::Thread => Puppet::in_thread(),
+            Place::Process => Puppet::in_process(),
+            Place::Host => Puppet::on_host(),
+        };
+        Rc::clone(self.puppet.get_or_insert_with(|| Rc::new(make())))
     }
 
-    /// A connection over 127.0.0.1.
+    /// A connection over IPv4.
     pub fn link(&mut self) -> Link {
         self.link_over(Family::V4)
     }
@@ -100,7 +126,7 @@ impl Case {
         let listening = self.listen(&puppet, family);
         let fd = if self.connects {
             puppet.start(&format!("{number} accept"));
-            let fd = net::connected(family, listening.port);
+            let fd = net::connected_to(family, &hosts::there(family, listening.port));
             assert_eq!(puppet.finish(), "accepted");
             fd
         } else {
@@ -110,7 +136,8 @@ impl Case {
             fd
         };
         net::no_delay(fd);
-        Link { stream: Stream::new(fd, number, self.connects), number, puppet }
+        let exchanges = if self.is_far() { WARM_UP_FAR } else { WARM_UP };
+        Link { stream: Stream::new(fd, number, self.connects), number, puppet, exchanges }
     }
 
     /// One listener, kept while the connections are of the same family.
@@ -122,7 +149,7 @@ impl Case {
             let answer = puppet.ask(&format!("0 listen {}", family.word()));
             (-1, answer.parse().expect("a port"))
         } else {
-            net::listen(family)
+            net::listen_at(family, &hosts::here(family, 0))
         };
         let listening = Listening { family, fd, port };
         self.listening = Some(listening);
@@ -148,10 +175,10 @@ impl Case {
 }
 
 impl Link {
-    /// Twenty small exchanges.
+    /// So many small exchanges that the connection has left the kernel, usually.
     pub fn warm_up(&mut self) {
-        self.start(&format!("pong {WARM_UP} {WARM_UP_BYTES}"));
-        self.stream.ping(WARM_UP, WARM_UP_BYTES);
+        self.start(&format!("pong {} {WARM_UP_BYTES}", self.exchanges));
+        self.stream.ping(self.exchanges, WARM_UP_BYTES);
         assert_eq!(self.finish(), "done");
     }
 

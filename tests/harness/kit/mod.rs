@@ -9,6 +9,7 @@ pub mod case;
 pub mod epoll;
 pub mod errno;
 pub mod filter;
+pub mod hosts;
 pub mod net;
 pub mod passing;
 pub mod pattern;

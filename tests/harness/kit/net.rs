@@ -1,5 +1,7 @@
-//! Loopback sockets: listening, connecting, accepting, addresses.
+//! Sockets: listening, connecting, accepting, addresses.
 #![allow(clippy::cast_possible_truncation)]
+
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use libc::{c_int, sockaddr_storage};
 
@@ -51,10 +53,15 @@ pub struct Address {
 impl Address {
     /// The loopback address of a family with a port.
     pub fn loopback(family: Family, port: u16) -> Self {
+        Self::of(family, Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, port)
+    }
+
+    /// The one of a host's addresses that a family means, with a port.
+    pub fn of(family: Family, v4: Ipv4Addr, v6: Ipv6Addr, port: u16) -> Self {
         match family {
-            Family::V4 => Self::v4([127, 0, 0, 1], port),
-            Family::V6 => Self::v6([0, 0, 0, 0, 0, 0, 0, 1], port),
-            Family::Mapped => Self::v6([0, 0, 0, 0, 0, 0xffff, 0x7f00, 1], port),
+            Family::V4 => Self::v4(v4.octets(), port),
+            Family::V6 => Self::v6(v6, port),
+            Family::Mapped => Self::v6(v4.to_ipv6_mapped(), port),
         }
     }
 
@@ -73,13 +80,13 @@ impl Address {
         address
     }
 
-    fn v6(groups: [u16; 8], port: u16) -> Self {
+    fn v6(host: Ipv6Addr, port: u16) -> Self {
         let mut address = Self::empty();
         let inner = libc::sockaddr_in6 {
             sin6_family: libc::AF_INET6 as u16,
             sin6_port: port.to_be(),
             sin6_flowinfo: 0,
-            sin6_addr: libc::in6_addr { s6_addr: std::net::Ipv6Addr::from(groups).octets() },
+            sin6_addr: libc::in6_addr { s6_addr: host.octets() },
             sin6_scope_id: 0,
         };
         // SAFETY: a storage has room for every kind of address.
@@ -130,14 +137,14 @@ impl Address {
                 let inner = unsafe { *(&raw const self.storage).cast::<libc::sockaddr_in>() };
                 format!(
                     "{} {port}, {} bytes",
-                    std::net::Ipv4Addr::from(inner.sin_addr.s_addr.to_ne_bytes()),
+                    Ipv4Addr::from(inner.sin_addr.s_addr.to_ne_bytes()),
                     self.length
                 )
             }
             libc::AF_INET6 => {
                 // SAFETY: the family says that it is an IPv6 address.
                 let inner = unsafe { *(&raw const self.storage).cast::<libc::sockaddr_in6>() };
-                format!("{} {port}, {} bytes", std::net::Ipv6Addr::from(inner.sin6_addr.s6_addr), self.length)
+                format!("{} {port}, {} bytes", Ipv6Addr::from(inner.sin6_addr.s6_addr), self.length)
             }
             other => format!("family {other}, {} bytes", self.length),
         }
@@ -158,10 +165,15 @@ pub fn bind(fd: c_int, address: &Address) -> Outcome {
     sys::status(unsafe { libc::bind(fd, address.pointer(), address.length()) })
 }
 
-/// A listening socket on a port that the kernel chose, and the port.
+/// A listening socket on a port of the loopback device that the kernel chose, and the port.
 pub fn listen(family: Family) -> (c_int, u16) {
+    listen_at(family, &Address::loopback(family, 0))
+}
+
+/// The same with an address of that family.
+pub fn listen_at(family: Family, address: &Address) -> (c_int, u16) {
     let fd = socket(family, 0);
-    bind(fd, &Address::loopback(family, 0)).unwrap();
+    bind(fd, address).unwrap();
     // SAFETY: no memory is involved.
     sys::status(unsafe { libc::listen(fd, 4096) }).unwrap();
     (fd, local_address(fd).unwrap().port())
@@ -178,10 +190,15 @@ pub fn no_delay(fd: c_int) {
     sys::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1_i32).unwrap();
 }
 
-/// A connected socket.
+/// A socket that is connected over the loopback device.
 pub fn connected(family: Family, port: u16) -> c_int {
+    connected_to(family, &Address::loopback(family, port))
+}
+
+/// The same with an address of that family.
+pub fn connected_to(family: Family, address: &Address) -> c_int {
     let fd = socket(family, 0);
-    connect(fd, &Address::loopback(family, port)).unwrap_or_else(|error| panic!("connect: {error}"));
+    connect(fd, address).unwrap_or_else(|error| panic!("connect: {error}"));
     fd
 }
 

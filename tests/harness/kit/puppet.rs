@@ -10,7 +10,8 @@ use std::thread::JoinHandle;
 
 use libc::c_int;
 
-use super::net::{self, Address, Family};
+use super::hosts::{self, Hosts};
+use super::net::{self, Family};
 use super::stream::{Stream, told};
 use super::{show, sys};
 use crate::run::PEER_LIBRARY;
@@ -42,7 +43,15 @@ impl Puppet {
 
     /// A puppet in a process of its own: this same program. The harness may want it with another library.
     pub fn in_process() -> Self {
-        let mut command = Command::new("/proc/self/exe");
+        Self::start_process(Command::new("/proc/self/exe"))
+    }
+
+    /// The same on the other host.
+    pub fn on_host() -> Self {
+        Self::start_process(Hosts::this_program_there())
+    }
+
+    fn start_process(mut command: Command) -> Self {
         command.arg("puppet").stdin(Stdio::piped()).stdout(Stdio::piped());
         match std::env::var(PEER_LIBRARY) {
             Ok(library) if library.is_empty() => command.env_remove("LD_PRELOAD"),
@@ -156,7 +165,7 @@ impl Strings {
 
     fn listen(&mut self, family: &str) -> String {
         self.family = Family::parse(family);
-        let (fd, port) = net::listen(self.family);
+        let (fd, port) = net::listen_at(self.family, &hosts::here(self.family, 0));
         self.listener = fd;
         port.to_string()
     }
@@ -169,9 +178,9 @@ impl Strings {
     }
 
     fn connect(&mut self, number: u64, words: &[&str]) -> String {
-        let fd = net::socket(Family::parse(words[0]), 0);
-        let address = Address::loopback(Family::parse(words[0]), words[1].parse().unwrap());
-        let result = net::connect(fd, &address);
+        let family = Family::parse(words[0]);
+        let fd = net::socket(family, 0);
+        let result = net::connect(fd, &hosts::there(family, words[1].parse().unwrap()));
         net::no_delay(fd);
         self.streams.insert(number, Stream::new(fd, number, true));
         show(result)

@@ -8,6 +8,8 @@ use super::{Errno, Outcome, sys};
 
 /// Small exchanges that let a connection move to the channel before a case begins.
 pub const WARM_UP: usize = 20;
+/// The same between hosts, where two agents have to agree on it.
+pub const WARM_UP_FAR: usize = 200;
 /// Bytes each way in one of those exchanges.
 pub const WARM_UP_BYTES: usize = 8;
 

@@ -12,6 +12,7 @@ mod hostile;
 mod networks;
 mod partly;
 mod programs;
+mod random;
 mod services;
 mod upgrades;
 mod users;

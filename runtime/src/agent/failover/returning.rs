@@ -36,6 +36,8 @@ pub(super) struct Returning {
     own: Record,
     /// What this end has sent and may have to send again: up to `own.sent`.
     retained: Vec<u8>,
+    /// The program has ended what this end sends when all of it had arrived: there is nothing to be said.
+    says_nothing: bool,
     marked: bool,
     /// To be written, and how much of it was.
     output: Vec<u8>,
@@ -110,6 +112,7 @@ impl Returning {
             since: sys::now_ns(),
             own,
             retained,
+            says_nothing: channel.has_arrived_and_ended(slot, generation, fd),
             marked: false,
             output: own.encode().to_vec(),
             written: 0,
@@ -123,13 +126,15 @@ impl Returning {
 
     pub(super) fn step(&mut self) -> Step {
         let read = self.read();
-        if self.input == Input::Ended {
+        if self.input == Input::Ended && !self.marked {
             return self.finish();
         }
         let wrote = self.write();
         match (wrote, read) {
             (_, Step::Failed(why)) => Step::Failed(why),
             // Its end may have come since the read.
+            // Nobody reads the rest of what this end says.
+            (Step::Failed(_), _) if self.input == Input::Ended => self.finish(),
             (Step::Failed(why), _) => match self.read() {
                 Step::Progress => Step::Progress,
                 _ => Step::Failed(why),
@@ -141,6 +146,9 @@ impl Returning {
     }
 
     fn write(&mut self) -> Step {
+        if self.says_nothing {
+            return Step::Over;
+        }
         if !self.marked {
             // A call of the program that is inside the kernel's send comes first.
             if self.channel.sends_in_kernel(self.slot) {
@@ -334,7 +342,7 @@ impl Returning {
     /// What the listener has to poll for.
     pub(super) fn poll_entry(&self) -> libc::pollfd {
         let mut events = 0;
-        if self.input != Input::Done {
+        if !matches!(self.input, Input::Done | Input::Ended) {
             events |= libc::POLLIN | libc::POLLPRI;
         }
         // What stands in the way of the mark is looked at again soon.
