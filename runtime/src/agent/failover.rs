@@ -19,7 +19,7 @@ mod over;
 mod returning;
 
 use crate::channel::{self, Channel};
-use crate::lock::Mutex;
+use crate::lock::{Mutex, free_in_child};
 use crate::promote::{self, Ends};
 use crate::shm::party::Recovery;
 use crate::socket::{self, Socket};
@@ -28,7 +28,7 @@ use core::cmp::Reverse;
 use core::sync::atomic::Ordering;
 use half_close::HalfClosed;
 pub use half_close::shut_down_later;
-pub use leaving::{after_fork_in_child, close_later, end_all};
+pub use leaving::{close_later, end_all};
 pub use over::note_over;
 use returning::{Returning, Step, Why};
 
@@ -103,6 +103,14 @@ fn stream_of(channel: &Channel, slot: u32, generation: u8) -> Option<(u32, &'sta
 /// Whether streams wait to return.
 pub(super) fn has_requests() -> bool {
     !REQUESTS.lock().is_empty() || half_close::has_requests() || !leaving::is_empty() || !over::is_empty()
+}
+
+/// In a forked child, which has none of the other threads: they may have been at any of this.
+pub fn after_fork_in_child() {
+    free_in_child(&REQUESTS);
+    half_close::after_fork_in_child();
+    over::after_fork_in_child();
+    leaving::after_fork_in_child();
 }
 
 /// The streams that are returning, kept by the listener.

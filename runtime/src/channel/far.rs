@@ -248,7 +248,7 @@ impl Channel {
             return Some(events);
         }
         // Bytes are of a switch that is on its way. Of the end the agent may never tell.
-        (!over).then_some(events & !(libc::POLLIN | libc::POLLRDNORM))
+        (!over).then_some(events & libc::POLLRDHUP)
     }
 
     /// The agent is gone: no new streams, and those that are there return to the kernel.
@@ -325,7 +325,15 @@ impl Channel {
             self.peer_line(slot).kernel_senders.load(Ordering::Acquire) == announced
         };
         let both_stay = self.stays(slot) && self.other_stays(slot);
-        both_stay && heard() && self.has_delivered(slot, generation)
+        both_stay && heard() && self.is_next(slot) && self.has_delivered(slot, generation)
+    }
+
+    /// Whether what is queued of a stream comes before all that the kernel has: only the last switch of the other end, to the
+    /// kernel, is not passed yet, or none.
+    pub fn is_next(&self, slot: u32) -> bool {
+        let passed = self.own_line(slot).passed.load(Ordering::Acquire);
+        let ahead = self.peer_line(slot).announced.load(Ordering::Acquire).wrapping_sub(passed);
+        ahead == 0 || ahead == 1 && passed & 1 == 1
     }
 
     /// Whether the program has shut down what it sends, after which nothing could be sent again and nothing has to be.

@@ -3,7 +3,7 @@
 use super::{Request, stream_of};
 use crate::agent::{copy_of, listener};
 use crate::channel::{self, Channel};
-use crate::lock::Mutex;
+use crate::lock::{Mutex, free_in_child};
 use crate::shm::party::Recovery;
 use crate::{epoll, sys, table};
 use core::sync::atomic::Ordering;
@@ -33,6 +33,10 @@ pub fn shut_down_later(channel: &Channel, slot: u32, generation: u8) -> bool {
     REQUESTS.lock().push(Waiting { request, since: sys::now_ns() });
     listener::wake();
     true
+}
+
+pub(super) fn after_fork_in_child() {
+    free_in_child(&REQUESTS);
 }
 
 pub(super) fn has_requests() -> bool {

@@ -65,7 +65,7 @@ pub fn end_all() {
 }
 
 /// In a forked child: what was not ended before is the parent's, which counts it.
-pub fn after_fork_in_child() {
+pub(super) fn after_fork_in_child() {
     free_in_child(&LEAVING);
     for leaving in core::mem::take(&mut *LEAVING.lock()) {
         if let Some(socket) = socket::at(leaving.index) {

@@ -1,10 +1,10 @@
 //! Connections that the kernel says have ended without a word of the agent's: usually that is on its way. Where the process that
 //! could say so was killed while others of its family live on, it never comes.
 
-use super::{Request, end, stream_of};
+use super::{REQUESTS, Request, end, stream_of};
 use crate::agent::listener;
 use crate::channel::{self, Channel};
-use crate::lock::Mutex;
+use crate::lock::{Mutex, free_in_child};
 use crate::shm::party::Recovery;
 use crate::shm::segment::SlotState;
 use crate::sys;
@@ -66,8 +66,19 @@ impl Over {
         let late = sys::now_ns() - self.since >= LATEST_NS;
         if late && channel.party.stream(slot).begin_recovery(Recovery::None) {
             crate::log_info!("{socket} has ended: nobody is left there to say so");
-            end(channel, slot, generation, Recovery::Quiet);
+            if channel.is_next(slot) {
+                end(channel, slot, generation, Recovery::Quiet);
+            } else {
+                // Some of it never comes: the return finds out up to which byte it goes on.
+                REQUESTS.lock().push(self.request);
+            }
         }
         late
     }
+}
+
+/// In a forked child: the parent sees to what it has noted.
+pub(super) fn after_fork_in_child() {
+    free_in_child(&OVER);
+    OVER.lock().clear();
 }
