@@ -1,6 +1,5 @@
 //! Other processes with copies of a connection: children, images after exec, a worker that gets them in messages.
 
-use convoy_tests::fuzz::FAULTS;
 use convoy_tests::kit::passing::{receive_descriptor, send_descriptor, unix_pair};
 use convoy_tests::kit::{Stream, show, sys};
 use libc::c_int;
@@ -254,7 +253,7 @@ impl Holder {
     pub fn end(self, end: &mut End, link: usize, how: usize, count: usize) -> String {
         let work = if end.held { Work::choose(end, how, count) } else { Work::Nothing };
         // What a killed process has sent is lost with the agents that have it.
-        if how % 8 == 7 && std::env::var_os(FAULTS).is_none() {
+        if how % 8 == 7 && !crate::faults() {
             sys::kill(self.pid, libc::SIGKILL);
         } else {
             let bytes = [&[link as u64][..], &description(end, work)].concat();
