@@ -36,7 +36,11 @@ fn close_socket(index: u32, fd: i32) {
     }
     let _slow = SLOW.lock();
     withdraw_offer(socket);
-    agent::withdraw(index, socket);
+    if socket.far() != Far::None {
+        // The agent may just have a copy.
+        epoll::drop_registrations(fd);
+        agent::withdraw(index, socket);
+    }
     fork::drop_holder(socket);
     if socket.state() != State::Promoted {
         return socket::release(index, socket);

@@ -190,9 +190,9 @@ pub fn forget(index: u32, socket: &Socket, fd: i32) {
     }
 }
 
-/// The program closes a descriptor whose connection stays open a little longer.
-pub fn drop_lifeline(fd: i32) {
-    all().for_each(|(_, instance)| instance.lock().drop_lifeline(fd));
+/// The program closes a descriptor whose connection stays open a little longer: the kernel would go on to report for it.
+pub fn drop_registrations(fd: i32) {
+    all().for_each(|(_, instance)| instance.lock().drop_registrations(fd));
 }
 
 /// fork: no other thread is inside an instance when the memory is copied.

@@ -362,11 +362,16 @@ impl State {
         }
     }
 
-    /// Connections are not looked after under that number any more.
-    pub fn drop_lifeline(&mut self, fd: i32) {
-        if self.inner >= 0 {
+    /// The kernel does not look after connections under that number any more.
+    pub fn drop_registrations(&mut self, fd: i32) {
+        let known = self.item(fd).is_some_and(|item| item.socket == KERNEL);
+        if known {
+            self.remove_item(fd);
+        }
+        for epoll in [known.then_some(self.fd), (self.inner >= 0).then_some(self.inner)].into_iter().flatten()
+        {
             // SAFETY: no event is needed.
-            let _ = unsafe { sys::epoll_ctl(self.inner, libc::EPOLL_CTL_DEL, fd, core::ptr::null_mut()) };
+            let _ = unsafe { sys::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, fd, core::ptr::null_mut()) };
         }
     }
 

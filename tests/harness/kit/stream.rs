@@ -2,6 +2,7 @@
 
 use libc::c_int;
 
+use super::hosts::Hosts;
 use super::net::{self, Address};
 use super::pattern::Flow;
 use super::{Errno, Outcome, sys};
@@ -10,6 +11,8 @@ use super::{Errno, Outcome, sys};
 pub const WARM_UP: usize = 20;
 /// The same between hosts, where two agents have to agree on it.
 pub const WARM_UP_FAR: usize = 200;
+/// Milliseconds in which what is between two hosts arrives, so that there is room again.
+const SETTLING_MS: i32 = 100;
 /// Bytes each way in one of those exchanges.
 pub const WARM_UP_BYTES: usize = 8;
 
@@ -152,15 +155,18 @@ impl Stream {
         }
     }
 
-    /// Fills the way to the other end until a nonblocking `send` has no room; how many bytes that took.
+    /// Fills the way to the other end until a nonblocking `send` has no room, nor gets any; how many bytes that took.
     pub fn fill_up(&mut self, piece: usize) -> usize {
+        let on_its_way = if Hosts::from_environment().is_some() { SETTLING_MS } else { 0 };
         let mut sent = 0;
         loop {
             match self.send_with(piece, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) {
                 Ok(now) => sent += now,
                 Err(error) => {
                     assert_eq!(error, Errno(libc::EAGAIN), "send after {sent} bytes");
-                    return sent;
+                    if sys::poll_one(self.fd, libc::POLLOUT, on_its_way) == 0 {
+                        return sent;
+                    }
                 }
             }
         }

@@ -2,7 +2,6 @@
 //!
 //! FUZZ_SEED (1) is the seed of the first program, FUZZ_PROGRAMS how many there are, FUZZ_SECONDS how long to go on instead.
 
-use std::ffi::OsStr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -85,17 +84,24 @@ fn difference(world: &World, agents: Agents, seed: u64, variant: &str, steps: &[
     Some(format!("{difference}\n{}\n{}", other.stdout, other.stderr))
 }
 
-fn prepared(world: &World, agents: Agents, mut command: Command, steps: &[String]) -> Command {
+fn prepared(world: &World, agents: Agents, command: Command, steps: &[String]) -> Command {
+    let mut command = on_hosts(world, command);
+    command.env(SCRIPT, steps.join("\n"));
+    if agents == Agents::Change {
+        command.env(FAULTS, "1");
+    }
+    command
+}
+
+/// A test program on the first host whose peers are on the second.
+pub fn on_hosts(world: &World, mut command: Command) -> Command {
     let network = world.network();
     let hosts = Hosts {
         namespaces: [0, 1].map(|host| network.name(host).to_owned()),
         v4: [0, 1].map(|host| network.address(host, 0)),
         v6: [0, 1].map(|host| network.address6(host, 0)),
     };
-    command.env(SCRIPT, steps.join("\n")).env(HOSTS, OsStr::new(&hosts.to_text()));
-    if agents == Agents::Change {
-        command.env(FAULTS, "1");
-    }
+    command.env(HOSTS, hosts.to_text());
     command
 }
 
