@@ -43,6 +43,8 @@ struct Request {
 /// Between two steps of streams that return to the kernel, and of those whose ends have lately been shut down.
 const BUSY_NS: i64 = 2_000_000;
 const FRESH_NS: i64 = 200_000;
+/// When both ends and their agents go on it is over in this time, in nanoseconds.
+const FRESH_FOR_NS: u64 = 20_000_000;
 
 /// Noted by any thread.
 static REQUESTS: Mutex<Vec<Request>> = Mutex::new(Vec::new());
@@ -121,6 +123,11 @@ pub(super) struct Failover {
     /// for what the other has not begun.
     waiting: Vec<(Option<Ends>, Request)>,
     half_closed: HalfClosed,
+}
+
+/// Whether what has been waited for since then may be here at any moment.
+fn is_fresh(since: u64) -> bool {
+    sys::now_ns() - since < FRESH_FOR_NS
 }
 
 impl Failover {

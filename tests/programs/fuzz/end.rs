@@ -30,6 +30,9 @@ pub struct End {
     there_reset: bool,
     /// Another process has copies.
     pub held: bool,
+    /// One that was killed had copies of a connection to another host: that this end was the last is not known, nor that its close
+    /// leaves something unread.
+    was_held: bool,
 }
 
 impl End {
@@ -50,6 +53,7 @@ impl End {
             there_closed: false,
             there_reset: false,
             held: false,
+            was_held: false,
         }
     }
 
@@ -306,7 +310,8 @@ impl End {
     /// Closes all descriptors. With bytes unread that is a reset, if nobody else holds the connection.
     fn close(&mut self) -> String {
         // For a registration that another process's copy keeps, see `watched`.
-        if self.held && (self.inbound > 0 || !self.watched.is_empty()) {
+        let watched = self.held && !self.watched.is_empty();
+        if watched || (self.held || self.was_held) && self.inbound > 0 {
             return "skipped".into();
         }
         if self.outbound > 0 && !self.there_closed {
@@ -329,13 +334,14 @@ impl End {
     }
 
     /// Nobody else holds the connection any more; what the other end says of that where this one has closed it before.
-    pub fn released(&mut self) -> Option<String> {
+    pub fn released(&mut self, killed: bool) -> Option<String> {
         let held = std::mem::replace(&mut self.held, false);
+        self.was_held |= held && killed && self.far;
         if held && self.is_closed() { self.drained() } else { None }
     }
 
     fn reset(&mut self, fd: c_int) -> String {
-        if self.held {
+        if self.held || self.was_held && self.inbound > 0 {
             return "skipped".into();
         }
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };

@@ -249,11 +249,15 @@ impl Holder {
         Self { pid, commands }
     }
 
+    /// Whether that is its end. What a killed process has sent is lost with the agents that have it.
+    pub fn is_killed(how: usize) -> bool {
+        how % 8 == 7 && !crate::faults()
+    }
+
     /// Lets it do something with a connection and end, or kills it.
     pub fn end(self, end: &mut End, link: usize, how: usize, count: usize) -> String {
         let work = if end.held { Work::choose(end, how, count) } else { Work::Nothing };
-        // What a killed process has sent is lost with the agents that have it.
-        if how % 8 == 7 && !crate::faults() {
+        if Self::is_killed(how) {
             sys::kill(self.pid, libc::SIGKILL);
         } else {
             let bytes = [&[link as u64][..], &description(end, work)].concat();

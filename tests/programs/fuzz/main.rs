@@ -169,7 +169,8 @@ impl Program<'_> {
     fn release(&mut self, link: usize, how: usize, count: usize) -> String {
         let Some(holder) = self.holder.take() else { return "skipped".into() };
         let ended = holder.end(&mut self.ends[link], link, how, count);
-        let rests: Vec<String> = self.ends.iter_mut().filter_map(End::released).collect();
+        let killed = Holder::is_killed(how);
+        let rests: Vec<String> = self.ends.iter_mut().filter_map(|end| end.released(killed)).collect();
         format!("{ended} {}", rests.join(" "))
     }
 

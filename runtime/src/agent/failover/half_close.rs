@@ -11,8 +11,6 @@ use core::sync::atomic::Ordering;
 /// So long a FIN may wait, in nanoseconds: until then it is known whether the agents are there, and one of the ends may have no mind
 /// to read on.
 const LATEST_NS: u64 = 10_000_000_000;
-/// When both ends and their agents go on it takes less, in nanoseconds.
-const FRESH_FOR_NS: u64 = 20_000_000;
 
 /// One that waits.
 struct Waiting {
@@ -56,8 +54,7 @@ impl HalfClosed {
 
     /// Whether one may be through at any moment.
     pub(super) fn is_fresh(&self) -> bool {
-        let now = sys::now_ns();
-        self.waiting.iter().any(|waiting| now - waiting.since < FRESH_FOR_NS)
+        self.waiting.iter().any(|waiting| super::is_fresh(waiting.since))
     }
 
     pub(super) fn work(&mut self) {

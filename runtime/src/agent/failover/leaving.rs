@@ -11,8 +11,6 @@ use core::sync::atomic::Ordering;
 /// So long a closed stream may stay, in nanoseconds, when the other end does not read on: about as long as the kernel keeps the
 /// connection of a closed socket whose peer does not (tcp_fin_timeout, tcp(7)).
 const LATEST_NS: u64 = 60_000_000_000;
-/// When both ends and their agents go on it takes less, in nanoseconds.
-const FRESH_FOR_NS: u64 = 20_000_000;
 /// So many at most: each has a descriptor that the program does not know of.
 const MOST: usize = 64;
 
@@ -80,8 +78,7 @@ pub(super) fn is_empty() -> bool {
 
 /// Whether one may be through at any moment.
 pub(super) fn is_fresh() -> bool {
-    let now = sys::now_ns();
-    LEAVING.lock().iter().any(|leaving| now - leaving.since < FRESH_FOR_NS)
+    LEAVING.lock().iter().any(|leaving| super::is_fresh(leaving.since))
 }
 
 /// Ends those whose time has come. From the listener.

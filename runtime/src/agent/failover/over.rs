@@ -11,8 +11,6 @@ use crate::sys;
 
 /// So long what the other end has sent may be on its way, in nanoseconds: until then an agent that stands still is given up.
 const LATEST_NS: u64 = 8_000_000_000;
-/// When both agents go on it takes less, in nanoseconds.
-const FRESH_FOR_NS: u64 = 20_000_000;
 
 /// One that nobody has explained yet.
 struct Over {
@@ -39,8 +37,7 @@ pub(super) fn is_empty() -> bool {
 
 /// Whether one may be explained at any moment.
 pub(super) fn is_fresh() -> bool {
-    let now = sys::now_ns();
-    OVER.lock().iter().any(|over| now - over.since < FRESH_FOR_NS)
+    OVER.lock().iter().any(|over| super::is_fresh(over.since))
 }
 
 pub(super) fn work() {
