@@ -28,6 +28,7 @@ mod unread;
 mod window;
 
 use crate::process::{self, Identity};
+use crate::room::Words;
 use crate::shm::party::{LaneSending, NONE, Party, Recovery};
 use crate::shm::segment::{LaneLines, Segment, SideHeader, SideLine, SlotState};
 use crate::{memory, stats, sys, table};
@@ -62,7 +63,9 @@ pub struct Channel {
     /// Streams this process has open on it.
     pub streams: AtomicU32,
     /// Slot to socket index + 1, in this process.
-    sockets: Box<[AtomicU32]>,
+    sockets: Words,
+    /// Slot to bytes that this process has reserved for the window of its stream; 0 for one that it has not, or has given up.
+    reserved: Words,
     /// The peer is gone and no stream is left: the place may be used for another channel.
     retired: AtomicBool,
 }
@@ -286,6 +289,7 @@ impl Channel {
         stream.shut_after.store(0, Ordering::Relaxed);
         stream.end_recovery(Recovery::None);
         stream.holders.store(1, Ordering::Relaxed);
+        self.note_window(slot, window);
         // Before other threads find the stream open: one that answers the peer writes into the line.
         let line = self.own_line(slot);
         line.reset();
@@ -303,6 +307,7 @@ impl Channel {
     pub fn close_end(&self, slot: u32, generation: u8) -> bool {
         self.set_socket(slot, None);
         let unread = self.drop_unread(slot);
+        self.release_window(slot);
         if self.is_traced() {
             self.trace_close(slot, generation, unread);
         }
@@ -317,6 +322,13 @@ impl Channel {
         self.streams.fetch_sub(1, Ordering::Relaxed);
         stats::process().streams_closed.add(1);
         unread
+    }
+
+    /// This process is through with a stream with which another one goes on.
+    pub fn give_up(&self, slot: u32) {
+        self.set_socket(slot, None);
+        self.release_window(slot);
+        self.streams.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn append_free(&self, lane: &mut LaneSending, slot: u32) {
@@ -372,10 +384,14 @@ impl Channel {
         }
     }
 
+    /// Whether it was there before the fork that made this process.
+    pub fn is_inherited(&self) -> bool {
+        self.maker != process::own()
+    }
+
     /// Ends a channel whose peer is gone and that no stream uses.
     pub fn retire_if_dead(&self) {
-        let inherited = self.maker != process::own();
-        if !inherited
+        if !self.is_inherited()
             && self.streams.load(Ordering::Relaxed) == 0
             && !self.retired.load(Ordering::Relaxed)
             && !self.peer_alive()

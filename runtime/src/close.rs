@@ -62,8 +62,7 @@ pub fn leave_stream(index: u32, socket: &Socket, channel: &channel::Channel, slo
         channel.retire_if_dead();
     } else {
         // Another process goes on with the stream: only this process's view of it ends.
-        channel.set_socket(slot, None);
-        channel.streams.fetch_sub(1, Ordering::Relaxed);
+        channel.give_up(slot);
     }
     socket::release(index, socket);
 }
@@ -128,12 +127,11 @@ pub fn after_dup(old: i32, new: i32) {
 
 /// At the end of the process: counters written, offers and files withdrawn, peers told.
 pub fn at_exit() {
-    stats::dump();
     if process::own() == process::Identity::NOBODY && !fork::in_vfork_child() {
         fork::at_exit();
     }
     if process::own() == process::Identity::NOBODY || sys::getpid() != process::own().pid() {
-        return;
+        return stats::dump();
     }
     channel::hold::release_all();
     await_far_streams();
@@ -142,11 +140,17 @@ pub fn at_exit() {
         if socket.state() == State::Promoted
             && let Some((channel, slot)) = socket.stream()
         {
-            channel.shut_down_now(slot, socket.fd.load(Ordering::Relaxed));
-            channel.party.stream(slot).holders.fetch_sub(1, Ordering::AcqRel);
+            let fd = socket.fd.load(Ordering::Relaxed);
+            channel.shut_down_now(slot, fd);
+            let last = channel.party.stream(slot).holders.fetch_sub(1, Ordering::AcqRel) == 1;
+            // Who made the channel goes on with it.
+            if last && channel.is_inherited() && channel.close_end(slot, socket.generation()) {
+                reset_on_close(fd);
+            }
         }
     }
     fork::at_exit();
+    stats::dump();
     epoll::at_exit();
     bell::at_exit();
     stats::withdraw();

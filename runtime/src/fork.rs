@@ -8,7 +8,7 @@
 use crate::session::{self, SLOW};
 use crate::shm::lock;
 use crate::socket::{self, Socket, State};
-use crate::{agent, bell, channel, confine, epoll, flusher, process, stats, sys, trace};
+use crate::{agent, bell, channel, confine, epoll, flusher, memory, process, stats, sys, trace};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
 const HOLDERS: usize = 1 << 16;
@@ -134,6 +134,7 @@ fn become_child() {
         unsafe { mark.write_volatile(1) };
     }
     stats::after_fork_in_child();
+    memory::after_fork_in_child();
     trace::after_fork_in_child();
     if process::own() == process::Identity::NOBODY {
         return;

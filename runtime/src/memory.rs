@@ -208,6 +208,11 @@ fn look() -> u64 {
     own.min(user).min(machine).max(u64::from(FLOOR))
 }
 
+/// In the child after fork, whose counters start at zero: what it has inherited it holds as well.
+pub fn after_fork_in_child() {
+    stats::process().memory_bytes.add(RESERVED.load(Ordering::Relaxed));
+}
+
 /// Tells the other processes of the user what this one has promised.
 fn tell_user() {
     if let Some(session) = session::current() {

@@ -1,7 +1,10 @@
 //! Memory that may not be had: what is large, or many, is asked for here, and its lack is an error for the caller, where an ordinary
-//! allocation would end the program. May contain `unsafe`: a box of an array of one is a box of the one.
+//! allocation would end the program. May contain `unsafe`: a box of an array of one is a box of the one, and mappings of words.
 
-use crate::sys::Answer;
+use crate::sys::{self, Answer};
+use core::ops::Deref;
+use core::ptr::NonNull;
+use core::sync::atomic::AtomicU32;
 
 /// A value in a box of its own; ENOMEM.
 pub fn boxed<T>(value: T) -> Answer<Box<T>> {
@@ -19,12 +22,41 @@ pub fn array<T, const N: usize>(mut make: impl FnMut() -> Option<T>) -> Answer<B
     values.into_boxed_slice().try_into().map_err(|_| libc::ENOMEM)
 }
 
-/// As many values as are asked for; ENOMEM.
-pub fn slice<T: Default>(count: usize) -> Answer<Box<[T]>> {
-    let mut values = Vec::new();
-    values.try_reserve_exact(count).map_err(|_| libc::ENOMEM)?;
-    values.extend(core::iter::repeat_with(T::default).take(count));
-    Ok(values.into_boxed_slice())
+/// Many words of which few may ever be used: they begin as zeros, and only pages with one that was written take memory.
+#[repr(C)]
+pub struct Words {
+    first: NonNull<AtomicU32>,
+    count: usize,
+}
+
+// SAFETY: the mapping is this value's alone, and what is in it may be used by any thread.
+unsafe impl Send for Words {}
+// SAFETY: as above.
+unsafe impl Sync for Words {}
+
+impl Words {
+    /// ENOMEM; EINVAL for none.
+    pub fn new(count: usize) -> Answer<Self> {
+        let bytes = count.checked_mul(size_of::<AtomicU32>()).ok_or(libc::ENOMEM)?;
+        let memory = sys::map_private(bytes)?.cast();
+        Ok(Self { first: NonNull::new(memory).ok_or(libc::ENOMEM)?, count })
+    }
+}
+
+impl Deref for Words {
+    type Target = [AtomicU32];
+
+    fn deref(&self) -> &[AtomicU32] {
+        // SAFETY: the mapping has so many, a page is aligned for them, and it is there as long as this value.
+        unsafe { core::slice::from_raw_parts(self.first.as_ptr(), self.count) }
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        // SAFETY: what was mapped in `new`, to which only borrows of this value referred.
+        unsafe { sys::unmap(self.first.as_ptr().cast(), self.count * size_of::<AtomicU32>()) };
+    }
 }
 
 /// So many zeros, or fewer where there is no memory for as many.
@@ -43,6 +75,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use core::sync::atomic::Ordering;
 
     #[test]
     fn values_are_where_they_were_put() {
@@ -53,11 +86,14 @@ mod tests {
             Some(next)
         });
         assert_eq!(*counted.unwrap(), [1, 2, 3]);
-        assert_eq!(slice::<u8>(3).unwrap().len(), 3);
+        let words = Words::new(3).unwrap();
+        words[1].store(7, Ordering::Relaxed);
+        assert_eq!(words.iter().map(|word| word.load(Ordering::Relaxed)).collect::<Vec<_>>(), [0, 7, 0]);
     }
 
     #[test]
     fn what_cannot_be_had_is_an_error() {
-        assert!(slice::<u64>(usize::MAX / 16).is_err());
+        assert!(Words::new(usize::MAX / 16).is_err());
+        assert!(Words::new(usize::MAX / 2).is_err());
     }
 }

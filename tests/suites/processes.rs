@@ -66,6 +66,7 @@ mod processes {
             fork_with_unread_bytes,
             fork_under_pressure,
             fork_among_threads,
+            many_children_serve,
             many_forks,
             grandchildren,
             daemon,

@@ -6,11 +6,12 @@ use crate::config::settings;
 use crate::lock::Mutex;
 use crate::process::{self, Identity};
 use crate::registry::{Answer, Found, Locked};
+use crate::room::{self, Words};
 use crate::session::Session;
 use crate::shm::lock;
 use crate::shm::party::Party;
 use crate::shm::segment::{Geometry, Segment, SlotState};
-use crate::{memory, room, stats, sys, table};
+use crate::{memory, stats, sys, table};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 /// How many streams one channel carries at a time.
@@ -213,7 +214,8 @@ impl Channel {
             descriptor: AtomicI32::new(-1),
             way: None,
             streams: AtomicU32::new(0),
-            sockets: room::slice(segment.geometry.slots as usize)?,
+            sockets: Words::new(segment.geometry.slots as usize)?,
+            reserved: Words::new(segment.geometry.slots as usize)?,
             retired: AtomicBool::new(false),
         })
     }

@@ -3,7 +3,6 @@
 
 use super::Channel;
 use crate::iov::Cursor;
-use crate::memory;
 use crate::shm::party::{CHUNK_ROOM, Chunk, LaneReceiving, NONE, Receiving};
 use core::sync::atomic::Ordering;
 
@@ -202,7 +201,7 @@ impl Channel {
             current = next;
         }
         (stream.first, stream.last) = (NONE, NONE);
-        memory::release_stream(core::mem::take(&mut stream.window));
+        stream.window = 0;
         self.party.stream(slot).queued.swap(0, Ordering::Release)
     }
 

@@ -62,6 +62,7 @@ impl Channel {
             let stream = guard.stream(slot);
             // What came after the last look is sent again.
             self.drop_queue(slot, guard.lane(), stream);
+            self.release_window(slot);
             stream.recalled = true;
             self.party.stream(slot).unsettle();
             own.recalled.store(stream.credit.consumed() + 1, Ordering::Release);

@@ -5,7 +5,7 @@ use super::Channel;
 use crate::memory::{self, Pace};
 use crate::shm::party::Receiving;
 use crate::{position, socket, stats};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// What a stream to another host may wait for the agents, in microseconds, beside the round trip between the hosts.
 const AGENTS_US: u64 = 25_000;
@@ -35,14 +35,14 @@ impl Channel {
     #[inline(never)]
     fn change_window(&self, slot: u32, stream: &mut Receiving, outstanding: u32, half_window_us: u64) {
         if stream.window > outstanding {
-            memory::release(stream.window - outstanding);
+            self.narrow(slot, stream.window - outstanding);
             stream.window = outstanding;
         }
         let asks = self.leads_to_agent() && half_window_us > AT_ONCE_US;
         let round_trip_us = if asks { self.round_trip_us(slot) } else { 0 };
         let pace = Pace { half_window_us, round_trip_us };
         let wanted = memory::next_window(outstanding, pace);
-        if wanted > outstanding && memory::grow(wanted - outstanding) {
+        if wanted > outstanding && self.widen(slot, wanted - outstanding) {
             stream.window = wanted;
             stats::process().windows_widened.add(1);
         } else if wanted < outstanding {
@@ -51,6 +51,37 @@ impl Channel {
             return;
         }
         stream.credit.set_window(u64::from(wanted));
+    }
+
+    fn widen(&self, slot: u32, bytes: u32) -> bool {
+        let more = |reserved: u32| (reserved > 0).then_some(reserved + bytes);
+        let grown = memory::grow(bytes);
+        let known = || self.reserved(slot).fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        if grown && !known() {
+            memory::release(bytes);
+            return false;
+        }
+        grown
+    }
+
+    fn narrow(&self, slot: u32, bytes: u32) {
+        // Another process may have widened it.
+        let less = |reserved: u32| reserved.checked_sub(bytes).filter(|left| *left > 0);
+        if self.reserved(slot).fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+            memory::release(bytes);
+        }
+    }
+
+    pub(super) fn note_window(&self, slot: u32, bytes: u32) {
+        self.reserved(slot).store(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn release_window(&self, slot: u32) {
+        memory::release_stream(self.reserved(slot).swap(0, Ordering::Relaxed));
+    }
+
+    fn reserved(&self, slot: u32) -> &AtomicU32 {
+        &self.reserved[slot as usize]
     }
 
     /// Of a stream to another host, by one system call.

@@ -1,4 +1,4 @@
-//! Mappings of shared memory.
+//! Mappings, mostly of shared memory.
 
 use super::{Answer, answer};
 use core::ffi::c_int;
@@ -10,6 +10,13 @@ const GUARD: usize = 64 << 10;
 /// Maps `bytes` of `fd` (or anonymous memory for fd -1) shared, readable and writable.
 pub fn map_shared(fd: c_int, bytes: usize) -> Answer<*mut u8> {
     map_at(0, fd, bytes, 0)
+}
+
+/// Maps `bytes` of zeros that are this process's own.
+pub fn map_private(bytes: usize) -> Answer<*mut u8> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
+    call!(mmap, 0, bytes, rights, flags, -1i32, 0).map(|address| address as *mut u8)
 }
 
 fn map_at(address: usize, fd: c_int, bytes: usize, fixed: c_int) -> Answer<*mut u8> {

@@ -10,22 +10,29 @@ use crate::{catch_up, check};
 
 /// accept, fork, the child serves: inetd, PostgreSQL, sshd.
 pub(crate) fn child_serves(case: &mut Case) {
-    for size in [10, 1000, 100_000] {
-        let mut link = case.link();
-        let pid = sys::fork(|| {
-            link.stream.ping(20, 10);
-            assert_eq!(link.stream.recv_all(size, size), (size, None));
-            assert_eq!(link.stream.send_all(size, size), (size, None));
-            0
-        });
-        sys::close(link.fd).unwrap();
-        link.ask("pong 20 10");
-        say!("{size}: {}", link.ask(&format!("send {size}")));
-        say!("back: {}", link.ask(&format!("recv {size}")));
-        say!("child: {}", sys::wait(pid));
-        say!("end: {}", link.ask("drain"));
-        link.ask("close");
-    }
+    [10, 1000, 100_000].into_iter().for_each(|size| a_child_serves(case, size));
+}
+
+/// Many of them in turn: what each connection takes of the parent must come back.
+pub(crate) fn many_children_serve(case: &mut Case) {
+    (0..200).for_each(|_| a_child_serves(case, 10));
+}
+
+fn a_child_serves(case: &mut Case, size: usize) {
+    let mut link = case.link();
+    let pid = sys::fork(|| {
+        link.stream.ping(20, 10);
+        assert_eq!(link.stream.recv_all(size, size), (size, None));
+        assert_eq!(link.stream.send_all(size, size), (size, None));
+        0
+    });
+    sys::close(link.fd).unwrap();
+    link.ask("pong 20 10");
+    say!("{size}: {}", link.ask(&format!("send {size}")));
+    say!("back: {}", link.ask(&format!("recv {size}")));
+    say!("child: {}", sys::wait(pid));
+    say!("end: {}", link.ask("drain"));
+    link.ask("close");
 }
 
 pub(crate) fn children_serve_in_turn(case: &mut Case) {

@@ -31,6 +31,7 @@ fn main() {
         ("fork_with_unread_bytes", forks::fork_with_unread_bytes),
         ("fork_under_pressure", forks::fork_under_pressure),
         ("fork_among_threads", forks::fork_among_threads),
+        ("many_children_serve", forks::many_children_serve),
         ("many_forks", forks::many_forks),
         ("grandchildren", forks::grandchildren),
         ("daemon", forks::daemon),

@@ -9,6 +9,7 @@ use convoy_tests::{Mode, Run, Task};
 
 const READERS: &str = convoy_tests::program!("readers");
 const EXHAUSTED: &str = convoy_tests::program!("exhausted");
+const PROCESSES: &str = convoy_tests::program!("processes");
 
 /// Runs the readers below a shell that arranges something first.
 fn below(shell: &str, mode: Mode, slow: u64) -> Run {
@@ -70,6 +71,18 @@ fn an_allocator_without_memory_ends_no_program() {
     let run = Task::new(EXHAUSTED).mode(Mode::Preloaded).run();
     assert!(run.status.success() && run.stdout.contains("96 of 96"), "{}", run.report());
     assert!(run.counters.get("streams_opened") > 0, "not one has left the kernel\n{}", run.report());
+}
+
+#[test]
+fn a_connection_that_a_child_goes_on_with_takes_nothing_of_the_parent() {
+    for variant in ["process-client-warm", "process-server-warm"] {
+        let task = Task::new(PROCESSES).arg("many_children_serve").arg(variant).mode(Mode::Preloaded);
+        let run = task.set("CONVOY_MEMORY_LIMIT", "1M").run();
+        assert!(run.status.success(), "{}", run.report());
+        assert_eq!(run.counters.get("promotions_refused"), 0, "no memory for later ones\n{}", run.report());
+        let counted = ["streams_opened", "streams_closed", "memory_bytes"].map(|name| run.counters.get(name));
+        assert_eq!(counted, [400, 400, 0], "{}", run.report());
+    }
 }
 
 /// A control group for memory below the one of this process.
