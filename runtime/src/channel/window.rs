@@ -35,14 +35,14 @@ impl Channel {
     #[inline(never)]
     fn change_window(&self, slot: u32, stream: &mut Receiving, outstanding: u32, half_window_us: u64) {
         if stream.window > outstanding {
-            self.narrow(slot, stream.window - outstanding);
+            self.narrow(slot, outstanding);
             stream.window = outstanding;
         }
         let asks = self.leads_to_agent() && half_window_us > AT_ONCE_US;
         let round_trip_us = if asks { self.round_trip_us(slot) } else { 0 };
         let pace = Pace { half_window_us, round_trip_us };
         let wanted = memory::next_window(outstanding, pace);
-        if wanted > outstanding && self.widen(slot, wanted - outstanding) {
+        if wanted > outstanding && self.widen(slot, wanted) {
             stream.window = wanted;
             stats::process().windows_widened.add(1);
         } else if wanted < outstanding {
@@ -53,23 +53,31 @@ impl Channel {
         stream.credit.set_window(u64::from(wanted));
     }
 
-    fn widen(&self, slot: u32, bytes: u32) -> bool {
-        let more = |reserved: u32| (reserved > 0).then_some(reserved + bytes);
-        let grown = memory::grow(bytes);
-        let known = || self.reserved(slot).fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
-        if grown && !known() {
-            memory::release(bytes);
+    /// Reserves what is missing for such a window. What another process has reserved that shares the stream does not count.
+    fn widen(&self, slot: u32, window: u32) -> bool {
+        let before = self.reserved(slot).load(Ordering::Relaxed);
+        let more = window.saturating_sub(before);
+        if before == 0 || !memory::grow(more) {
             return false;
         }
-        grown
+        let kept = self.replace_reserved(slot, before, before + more);
+        if !kept {
+            memory::release(more);
+        }
+        kept
     }
 
-    fn narrow(&self, slot: u32, bytes: u32) {
-        // Another process may have widened it.
-        let less = |reserved: u32| reserved.checked_sub(bytes).filter(|left| *left > 0);
-        if self.reserved(slot).fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
-            memory::release(bytes);
+    /// Gives back what is beyond such a window.
+    fn narrow(&self, slot: u32, window: u32) {
+        let before = self.reserved(slot).load(Ordering::Relaxed);
+        if window > 0 && window < before && self.replace_reserved(slot, before, window) {
+            memory::release(before - window);
         }
+    }
+
+    /// False when the stream was given up meanwhile. The receive lock keeps others away.
+    fn replace_reserved(&self, slot: u32, before: u32, after: u32) -> bool {
+        self.reserved(slot).compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     pub(super) fn note_window(&self, slot: u32, bytes: u32) {
