@@ -55,6 +55,15 @@ pub enum Offering {
     NoAgent,
 }
 
+/// The descriptors of the way to an agent that is gone were closed: its channel may be freed.
+fn forget(channel: &Channel) {
+    let agent = CURRENT.load(Ordering::Acquire);
+    // SAFETY: a leaked box or null.
+    if unsafe { agent.as_ref() }.is_some_and(|agent| core::ptr::eq(agent.channel, channel)) {
+        let _ = CURRENT.compare_exchange(agent, core::ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
 /// The agent of this process, looked for again when it is time to.
 pub fn find() -> Option<&'static Agent> {
     current().or_else(|| join(crate::session::current()?))
@@ -128,7 +137,7 @@ fn show(way: &Way, id: u64) {
 /// Looked at after it was copied: before that, the program may have closed it, and another file may have got the number.
 fn copy_of(socket: &Socket, is_same: impl FnOnce() -> bool) -> sys::Answer<Option<i32>> {
     let fd = socket.fd.load(Ordering::Relaxed);
-    let copied = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0).and_then(table::adopt);
+    let copied = table::copy(fd);
     fence(Ordering::SeqCst);
     if is_same() && socket.fd.load(Ordering::Relaxed) == fd {
         return copied.map(Some);
@@ -196,6 +205,7 @@ fn join(session: &Session) -> Option<&'static Agent> {
             current()
         }
         Err(errno) => {
+            // No channel has it.
             table::abandon(socket);
             let pid = identity.pid();
             crate::log_warn!("the agent, process {pid}, cannot be used: {}", log::Reason(errno));
@@ -206,12 +216,10 @@ fn join(session: &Session) -> Option<&'static Agent> {
 
 fn introduce_self(session: &Session, socket: i32, identity: Identity) -> sys::Answer<Agent> {
     let (_, bells) = session.bells.ok_or(libc::ENOENT)?;
-    let (channel, segment) = channel::with_agent(session, identity, Way::new(socket))?;
     let hello =
         Message::Hello { version: VERSION, layout: Registry::LAYOUT as u64, identity: session.identity.0 };
-    let sent = sys::unix_send(socket, &hello.encode(), &[segment, bells]);
-    let _ = sys::close(segment);
-    sent?;
+    let introduce = |segment| sys::unix_send(socket, &hello.encode(), &[segment, bells]).map(drop);
+    let channel = channel::with_agent(session.identity, identity, socket, introduce)?;
     Ok(Agent { channel })
 }
 

@@ -389,12 +389,13 @@ impl Channel {
         self.maker != process::own()
     }
 
-    /// Ends a channel whose peer is gone and that no stream uses.
+    /// Ends a channel whose peer is gone and that no stream uses, nor who closes the way to an agent.
     pub fn retire_if_dead(&self) {
         if !self.is_inherited()
             && self.streams.load(Ordering::Relaxed) == 0
             && !self.retired.load(Ordering::Relaxed)
             && !self.peer_alive()
+            && !self.is_to_be_closed()
         {
             self.party.shared().broken.store(true, Ordering::Relaxed);
             self.close_descriptor();

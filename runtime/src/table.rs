@@ -102,15 +102,20 @@ static TOP: AtomicU32 = AtomicU32::new(0);
 
 /// Moves a descriptor of Convoy's own out of the program's usual range and marks it.
 pub fn adopt(fd: i32) -> sys::Answer<i32> {
-    let base = (sys::descriptor_limit().saturating_sub(1) * 3 / 4).min(4000);
-    let moved = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, base as usize);
+    let moved = copy(fd);
     let _ = sys::close(fd);
-    let moved = moved?;
-    set(moved, Entry::Private);
-    Ok(moved)
+    moved
 }
 
-/// Closes a descriptor that [`adopt`] gave.
+/// A copy of a descriptor for Convoy's own use, out of the program's usual range and marked.
+pub fn copy(fd: i32) -> sys::Answer<i32> {
+    let base = (sys::descriptor_limit().saturating_sub(1) * 3 / 4).min(4000);
+    let copy = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, base as usize)?;
+    set(copy, Entry::Private);
+    Ok(copy)
+}
+
+/// Closes a descriptor that [`adopt`] or [`copy`] gave.
 pub fn abandon(fd: i32) {
     take(fd);
     let _ = sys::close(fd);

@@ -92,10 +92,13 @@ fn hear_until_idle(state: &mut State) {
     let State { failover, ping, closing } = state;
     loop {
         close_lost(closing);
-        let ways: Vec<_> = channel::all().filter_map(|channel| Some((channel, channel.way()?))).collect();
+        // The channels of others may be freed during the sleep.
+        let is_there = |channel: &'static Channel| {
+            channel.way().filter(|way| !way.lost.load(Ordering::Relaxed)).map(|way| (channel, way))
+        };
+        let ways: Vec<_> = channel::all().filter_map(is_there).collect();
         let mut set: Vec<_> = ways
             .iter()
-            .filter(|(_, way)| !way.lost.load(Ordering::Relaxed))
             .map(|(channel, way)| {
                 // What is said to a parent is not for its child, which only learns that the agent is gone.
                 let events = if is_own(channel) { libc::POLLIN } else { 0 };
@@ -157,6 +160,7 @@ fn close_lost(closing: &mut Vec<(u64, &'static Channel)>) {
     closing.retain(|(when, channel)| {
         let due = now >= *when;
         if due {
+            super::forget(channel);
             channel.close_way();
         }
         !due

@@ -125,25 +125,28 @@ fn create(own: Identity, peer: Identity, locked: &Locked<'_>) -> sys::Answer<&'s
     Ok(channel)
 }
 
-/// A new channel to the agent behind a Unix socket, with the descriptor of its segment for the agent.
-pub fn with_agent(session: &Session, agent: Identity, way: Way) -> sys::Answer<(&'static Channel, i32)> {
+/// A new channel to the agent behind a Unix socket, which is the channel's from then on. `introduce` gives the agent the descriptor of
+/// the segment; before that the channel is in no list, so that nobody gets at the way to an agent that is not there after all.
+pub fn with_agent(
+    own: Identity,
+    agent: Identity,
+    socket: i32,
+    introduce: impl FnOnce(i32) -> sys::Answer<()>,
+) -> sys::Answer<&'static Channel> {
     let geometry = Geometry {
         ring_bytes: settings().ring_bytes.max(AGENT_RING_BYTES),
         slots: SLOTS,
         block_bytes: BLOCK_BYTES,
         blocks: BLOCKS,
     };
-    let (segment, fd) = Segment::create(geometry, AGENT_SERIAL, [session.identity, Identity::NOBODY])?;
-    match register(segment, 0, AGENT_SERIAL, agent, -1, Some(way)) {
-        Ok(channel) => {
-            stats::process().channels_created.add(1);
-            Ok((channel, fd))
-        }
-        Err(errno) => {
-            let _ = sys::close(fd);
-            Err(errno)
-        }
-    }
+    let (segment, fd) = Segment::create(geometry, AGENT_SERIAL, [own, Identity::NOBODY])?;
+    let introduced = introduce(fd);
+    let _ = sys::close(fd);
+    // SAFETY: nobody here knows the mapping.
+    introduced.inspect_err(|_| unsafe { segment.unmap() })?;
+    let channel = register(segment, 0, AGENT_SERIAL, agent, -1, Some(Way::new(socket)))?;
+    stats::process().channels_created.add(1);
+    Ok(channel)
 }
 
 fn attach(found: &Found) -> sys::Answer<&'static Channel> {
@@ -266,4 +269,42 @@ pub fn moved(fd: i32) -> bool {
         channel.descriptor.store(-1, Ordering::Relaxed);
         sys::close(fd).is_ok()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use std::os::fd::IntoRawFd;
+    use std::os::unix::net::UnixStream;
+
+    fn socket() -> i32 {
+        table::adopt(UnixStream::pair().unwrap().0.into_raw_fd()).unwrap()
+    }
+
+    fn agent() -> &'static Channel {
+        let own = process::remember();
+        with_agent(own, own, socket(), |_| Ok(())).unwrap()
+    }
+
+    /// Its socket is closed by whoever has made it, and the number given to another file.
+    #[test]
+    fn an_agent_that_is_gone_when_it_is_told_of_its_channel_leaves_none() {
+        let own = process::remember();
+        let gone = with_agent(own, own, socket(), |_| Err(libc::EPIPE));
+        assert_eq!(gone.err(), Some(libc::EPIPE));
+        assert_eq!(all().count(), 0);
+    }
+
+    /// The listener finds the way to an agent that is gone here, and has a look at the channel until it has closed it.
+    #[test]
+    fn a_channel_keeps_its_place_until_the_way_is_closed() {
+        let first = agent();
+        first.lose_agent();
+        let second = agent();
+        assert_eq!((first.index, second.index), (0, 1), "there is a way to be closed");
+        first.close_way();
+        assert_eq!(agent().index, 0);
+    }
 }

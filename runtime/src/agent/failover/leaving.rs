@@ -42,7 +42,7 @@ pub fn close_later(index: u32, socket: &Socket, channel: &'static Channel, slot:
     {
         return false;
     }
-    let Ok(copy) = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0).and_then(table::adopt) else { return false };
+    let Ok(copy) = table::copy(fd) else { return false };
     epoll::drop_registrations(fd);
     socket.fd.store(copy, Ordering::Relaxed);
     let mut leaving = LEAVING.lock();
