@@ -3,9 +3,10 @@
 use std::ffi::CString;
 use std::mem::size_of_val;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::sys;
+use super::{Errno, sys};
 
 /// Kinds of messages, as in the runtime's `agent::protocol`.
 pub const HELLO: u32 = 1;
@@ -25,7 +26,26 @@ const BYTES: usize = 32;
 
 /// A connection to the Unix socket at a path (SOCK_SEQPACKET, or what `kind` says), if somebody listens and lets us.
 pub fn connect(path: &Path, kind: i32) -> Option<OwnedFd> {
-    let path = path.to_str()?.as_bytes();
+    let (socket, address) = socket(path, kind);
+    let length = size_of::<libc::sockaddr_un>() as u32;
+    // SAFETY: a valid address with its length.
+    let connected = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    (connected == 0).then_some(socket)
+}
+
+/// An agent's socket for programs in the place of the agent, as [`connect`] finds it.
+pub fn listen(path: &Path) -> OwnedFd {
+    let (socket, address) = socket(path, libc::SOCK_SEQPACKET);
+    let length = size_of::<libc::sockaddr_un>() as u32;
+    let fd = socket.as_raw_fd();
+    // SAFETY: a valid address with its length.
+    let bound = unsafe { libc::bind(fd, (&raw const address).cast(), length) };
+    // SAFETY: no memory is involved.
+    assert!(bound == 0 && unsafe { libc::listen(fd, 10) } == 0, "{}: {}", path.display(), Errno::last());
+    socket
+}
+
+fn socket(path: &Path, kind: i32) -> (OwnedFd, libc::sockaddr_un) {
     // SAFETY: no memory is involved; the descriptor is new.
     let socket = unsafe {
         OwnedFd::from_raw_fd(sys::descriptor(libc::socket(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0)))
@@ -33,13 +53,10 @@ pub fn connect(path: &Path, kind: i32) -> Option<OwnedFd> {
     // SAFETY: all zeros is a valid address.
     let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
     address.sun_family = libc::AF_UNIX as u16;
-    for (place, byte) in address.sun_path.iter_mut().zip(path) {
+    for (place, byte) in address.sun_path.iter_mut().zip(path.as_os_str().as_bytes()) {
         *place = *byte as libc::c_char;
     }
-    let length = size_of::<libc::sockaddr_un>() as u32;
-    // SAFETY: a valid address with its length.
-    let connected = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) };
-    (connected == 0).then_some(socket)
+    (socket, address)
 }
 
 /// Sends a message with descriptors; whether the agent took it.

@@ -1,13 +1,14 @@
 //! Nonsense at every door of an agent while traffic runs: the control port, and the socket for programs.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use convoy_tests::hosts::{Host, Pair, Plan, World};
 use convoy_tests::kit::to_agent::{self, BELL, HELLO, OFFER, PING, VERSION, memory, message, send};
-use convoy_tests::kit::{pattern, sys};
+use convoy_tests::kit::{net, pattern, sys};
 
 use crate::common::{Expect, TCP, check, convoy, job};
 
@@ -51,6 +52,47 @@ fn random_bytes(seed: u64, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     pattern::fill(seed, 0, &mut bytes);
     bytes
+}
+
+/// Somebody at the place of a host's agent who hangs up on programs, so often. They come every 2 s.
+fn hang_up(host: Host<'_>, times: usize) {
+    let path = host.agent_socket();
+    let _ = fs::remove_file(&path);
+    let listener = to_agent::listen(&path);
+    for _ in 0..times {
+        assert_ne!(sys::poll_one(listener.as_raw_fd(), libc::POLLIN, 60_000), 0, "no program comes");
+        let connection = net::accept(listener.as_raw_fd(), libc::SOCK_CLOEXEC).expect("a program");
+        sys::close(connection).expect("close");
+    }
+    fs::remove_file(&path).expect("a socket");
+}
+
+/// What programs keep of such an agent must not get into the way of the next one, or of anything else they do.
+#[test]
+fn an_agent_that_hangs_up() {
+    /// After that a program has closed what it had of an agent that is gone.
+    const OVER: Duration = Duration::from_secs(13);
+    convoy(TCP, &Plan::pair(), |world| {
+        world.start_agents();
+        let mut pair = job("echo", 4, "--bytes 0 --pace 300").start(world.host(1), world.host(0));
+        pair.connected();
+        pair.accelerated();
+        pair.go();
+        pair.goes_on(1);
+        world.host(0).kill_agent();
+        hang_up(world.host(0), 3);
+        world.host(0).start_agent(&["--insecure"]);
+        let far = || world.live(None).get("streams_far");
+        world.eventually("the streams leave the kernel again", || far() >= 2 * 2 * 4);
+        let (before, began) = (far(), Instant::now());
+        while began.elapsed() < OVER {
+            pair.goes_on(1);
+        }
+        world.check(far() == before, "they have lost the agent and found it again");
+        pair.stop();
+        pair.succeeds();
+        world.host(0).agent_lives();
+    });
 }
 
 #[test]
@@ -112,7 +154,7 @@ fn hung_up(socket: &OwnedFd) {
 fn garbage_on_the_socket_for_programs() {
     beside_traffic(|world, pair| {
         let host = world.host(1);
-        let file = std::fs::File::open("/dev/null").unwrap();
+        let file = fs::File::open("/dev/null").unwrap();
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let odd = [file.as_raw_fd(), socket.as_raw_fd()];
         for size in [1, 31, 32, 33, 4000] {
@@ -158,7 +200,7 @@ fn hello_with_memory_that_cannot_be_used() {
             let _ = unsafe { libc::ftruncate(segment.as_raw_fd(), 0) };
             hung_up(&to_agent);
         }
-        let (to_agent, file) = (to_agent(world, host), std::fs::File::open("/dev/null").unwrap());
+        let (to_agent, file) = (to_agent(world, host), fs::File::open("/dev/null").unwrap());
         send(&to_agent, &message(HELLO, VERSION, 0, 77), &[file.as_raw_fd(), file.as_raw_fd()]);
         hung_up(&to_agent);
         pair.goes_on(1);
@@ -181,7 +223,7 @@ fn offers_of_nothing() {
     beside_traffic(|world, pair| {
         let host = world.host(1);
         let silent: Vec<OwnedFd> = (0..200).map(|_| to_agent(world, host)).collect();
-        let file = std::fs::File::open("/dev/null").unwrap();
+        let file = fs::File::open("/dev/null").unwrap();
         let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         // Connected, but on another host.
