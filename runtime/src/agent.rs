@@ -72,7 +72,12 @@ pub fn find() -> Option<&'static Agent> {
 /// The channel to the agent that a socket was offered to, if that agent is there.
 pub fn channel_of(socket: &Socket) -> Option<&'static Channel> {
     let channel = current()?.channel;
-    (channel.index == socket.far_channel.load(Ordering::Relaxed)).then_some(channel)
+    went_through(channel, socket).then_some(channel)
+}
+
+/// Whether the last offer of a socket went to the agent behind a channel. The next agent's channel may get the place of its channel.
+fn went_through(channel: &Channel, socket: &Socket) -> bool {
+    channel.way().is_some_and(|way| way.number == socket.far_way.load(Ordering::Relaxed))
 }
 
 /// Whether the agent finds the fabric worth it for the stream that it has opened for a socket. Also when that agent is gone:
@@ -97,7 +102,7 @@ pub fn offer(index: u32, socket: &Socket) -> Offering {
         return if CROWDED.load(Ordering::Relaxed) { Offering::Later } else { Offering::NoAgent };
     };
     let Some(way) = agent.channel.way().filter(|_| listener::running()) else { return Offering::NoAgent };
-    socket.far_channel.store(agent.channel.index, Ordering::Relaxed);
+    socket.far_way.store(way.number, Ordering::Relaxed);
     let id = socket.begin_far(index);
     let sent = sys::unix_send(way.socket.load(Ordering::Relaxed), &Message::Ask { id }.encode(), &[]);
     if sent.is_err() {
@@ -153,8 +158,8 @@ fn is_full(errno: sys::Errno) -> bool {
 
 /// The agent behind a channel is gone: nobody will answer the offers that it had, which may be made again to another.
 pub fn forget_offers(channel: &Channel) {
-    let had = |socket: &Socket| socket.far_channel.load(Ordering::Relaxed) == channel.index;
-    for (index, socket) in socket::all().filter(|(_, socket)| had(socket) && socket.far() == Far::Waiting) {
+    let had = |socket: &Socket| went_through(channel, socket) && socket.far() == Far::Waiting;
+    for (index, socket) in socket::all().filter(|(_, socket)| had(socket)) {
         socket.asked.store(false, Ordering::Relaxed);
         socket.answer_far(socket.far_id(index), Far::None);
     }

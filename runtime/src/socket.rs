@@ -57,8 +57,8 @@ pub struct Socket {
     pub hint: AtomicBool,
     /// The peer's end is closed or reset: what is sent goes through the kernel, which knows what to answer.
     pub peer_gone: AtomicBool,
-    /// Index of the channel to the agent that the last offer went to.
-    pub far_channel: AtomicU32,
+    /// Number of the way to the agent that the last offer went to.
+    pub far_way: AtomicU32,
     /// The agent's policy has a limit, which was reached: not to be offered again soon.
     pub limited: AtomicBool,
     /// The agent was asked for a connection within this host.

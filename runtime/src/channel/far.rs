@@ -11,7 +11,7 @@ use crate::shm::party::Recovery;
 use crate::shm::segment::{JOINED, STAYS, SideLine, SlotState, WORTH};
 use crate::{bell, position, stats, sys, table, wait};
 use convoy_aggregator::path::Path;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
 
 /// How long the other host may take to bring a stream back to the kernel.
 const PATIENCE_NS: u64 = 2_000_000_000;
@@ -20,6 +20,8 @@ const GIVE_UP_NS: u64 = 6_000_000_000;
 
 /// The way to the agent.
 pub struct Way {
+    /// Tells it from all others that this process has had.
+    pub number: u32,
     /// The Unix socket to it: closed at its end when it is gone.
     pub socket: AtomicI32,
     /// Event counter by which it sleeps; -1 until it has sent it.
@@ -33,7 +35,9 @@ pub struct Way {
 impl Way {
     /// The way behind a connected socket.
     pub fn new(socket: i32) -> Self {
+        static NUMBERS: AtomicU32 = AtomicU32::new(1);
         Self {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             socket: AtomicI32::new(socket),
             doorbell: AtomicI32::new(-1),
             lost: AtomicBool::new(false),

@@ -305,6 +305,9 @@ mod tests {
         let second = agent();
         assert_eq!((first.index, second.index), (0, 1), "there is a way to be closed");
         first.close_way();
-        assert_eq!(agent().index, 0);
+        let third = agent();
+        assert_eq!(third.index, 0);
+        let numbers = [first, second, third].map(|channel| channel.way().unwrap().number);
+        assert_eq!(numbers, [1, 2, 3], "what was offered to the first is not the third's");
     }
 }
