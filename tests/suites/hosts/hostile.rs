@@ -15,15 +15,21 @@ use crate::common::{Expect, TCP, check, convoy, job};
 /// The port on which agents listen for each other.
 const CONTROL_PORT: u16 = 4792;
 
+/// Agents, and streams between their hosts that go on until they are stopped.
+fn traffic(world: &World) -> Pair<'_> {
+    world.start_agents();
+    let mut pair = job("echo", 4, "--bytes 0 --pace 300").start(world.host(1), world.host(0));
+    pair.connected();
+    pair.accelerated();
+    pair.go();
+    pair.goes_on(1);
+    pair
+}
+
 /// Runs nonsense beside traffic, which must not notice; nor may the agents end or lose their link.
 fn beside_traffic(nonsense: impl Fn(&World, &mut Pair<'_>)) {
     convoy(TCP, &Plan::pair(), |world| {
-        world.start_agents();
-        let mut pair = job("echo", 4, "--bytes 0 --pace 300").start(world.host(1), world.host(0));
-        pair.connected();
-        pair.accelerated();
-        pair.go();
-        pair.goes_on(1);
+        let mut pair = traffic(world);
         nonsense(world, &mut pair);
         pair.goes_on(2);
         pair.stop();
@@ -73,12 +79,7 @@ fn an_agent_that_hangs_up() {
     /// After that a program has closed what it had of an agent that is gone.
     const OVER: Duration = Duration::from_secs(13);
     convoy(TCP, &Plan::pair(), |world| {
-        world.start_agents();
-        let mut pair = job("echo", 4, "--bytes 0 --pace 300").start(world.host(1), world.host(0));
-        pair.connected();
-        pair.accelerated();
-        pair.go();
-        pair.goes_on(1);
+        let mut pair = traffic(world);
         world.host(0).kill_agent();
         hang_up(world.host(0), 3);
         world.host(0).start_agent(&["--insecure"]);
