@@ -25,6 +25,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 mod unread;
+mod way;
 mod window;
 
 use crate::process::{self, Identity};
@@ -36,11 +37,11 @@ use convoy_aggregator::credit::{ReceiveCredit, SendCredit};
 use convoy_aggregator::path::{ReceivePath, SendPath};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
-pub use far::Way;
 pub use list::{
     AGENT_SERIAL, MOST, all, anchored, at, at_exit, moved, of_answer, refuse, with_agent, with_peer,
 };
 pub use rest::{Rest, register};
+pub use way::Way;
 
 /// How many closed slots are looked at for one whose other end is closed too.
 const FREE_LOOKS: u32 = 8;
