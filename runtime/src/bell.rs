@@ -265,8 +265,7 @@ fn move_fifo(fd: i32) -> bool {
     else {
         return false;
     };
-    let Ok(moved) = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, fd as usize + 1) else { return false };
-    table::set(moved, table::Entry::Private);
+    let Ok(moved) = table::copy_behind(fd) else { return false };
     fifo.store(moved, Ordering::SeqCst);
     fence(Ordering::SeqCst);
     if let Some(session) = session::current()

@@ -109,8 +109,17 @@ pub fn adopt(fd: i32) -> sys::Answer<i32> {
 
 /// A copy of a descriptor for Convoy's own use, out of the program's usual range and marked.
 pub fn copy(fd: i32) -> sys::Answer<i32> {
-    let base = (sys::descriptor_limit().saturating_sub(1) * 3 / 4).min(4000);
-    let copy = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, base as usize)?;
+    copy_from((sys::descriptor_limit().saturating_sub(1) * 3 / 4).min(4000) as usize, fd)
+}
+
+/// A second number for a descriptor of Convoy's own whose number the program wants.
+pub fn copy_behind(fd: i32) -> sys::Answer<i32> {
+    copy_from(fd as usize + 1, fd)
+}
+
+/// A copy under the first free number from `base` on.
+fn copy_from(base: usize, fd: i32) -> sys::Answer<i32> {
+    let copy = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, base)?;
     set(copy, Entry::Private);
     Ok(copy)
 }

@@ -212,8 +212,7 @@ pub fn moved(fd: i32) -> bool {
     if DESCRIPTOR.load(Ordering::Relaxed) != fd {
         return false;
     }
-    let Ok(moved) = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, fd as usize + 1) else { return false };
-    table::set(moved, table::Entry::Private);
+    let Ok(moved) = table::copy_behind(fd) else { return false };
     DESCRIPTOR.store(moved, Ordering::Relaxed);
     stats::control().descriptor.store(moved as u64 + 1, Ordering::Release);
     sys::close(fd).is_ok()

@@ -151,8 +151,7 @@ impl Channel {
             if known.load(Ordering::Relaxed) != fd {
                 return false;
             }
-            let Ok(moved) = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, fd as usize + 1) else { return false };
-            table::set(moved, table::Entry::Private);
+            let Ok(moved) = table::copy_behind(fd) else { return false };
             known.store(moved, Ordering::SeqCst);
             sys::close(fd).is_ok()
         })

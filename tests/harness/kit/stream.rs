@@ -11,10 +11,10 @@ use super::{Errno, Outcome, sys};
 pub const WARM_UP: usize = 20;
 /// The same between hosts, where two agents have to agree on it.
 pub const WARM_UP_FAR: usize = 200;
-/// Milliseconds in which what is between two hosts arrives, so that there is room again.
-const SETTLING_MS: i32 = 100;
 /// Bytes each way in one of those exchanges.
 pub const WARM_UP_BYTES: usize = 8;
+/// Milliseconds in which what is between two hosts arrives, so that there is room again.
+const SETTLING_MS: i32 = 100;
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug)]

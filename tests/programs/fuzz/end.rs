@@ -32,7 +32,7 @@ pub struct End {
     pub held: bool,
     /// One that was killed had copies of a connection to another host: that this end was the last is not known, nor that its close
     /// leaves something unread.
-    was_held: bool,
+    holder_was_killed: bool,
 }
 
 impl End {
@@ -53,7 +53,7 @@ impl End {
             there_closed: false,
             there_reset: false,
             held: false,
-            was_held: false,
+            holder_was_killed: false,
         }
     }
 
@@ -311,7 +311,7 @@ impl End {
     fn close(&mut self) -> String {
         // For a registration that another process's copy keeps, see `watched`.
         let watched = self.held && !self.watched.is_empty();
-        if watched || (self.held || self.was_held) && self.inbound > 0 {
+        if watched || (self.held || self.holder_was_killed) && self.inbound > 0 {
             return "skipped".into();
         }
         if self.outbound > 0 && !self.there_closed {
@@ -336,12 +336,12 @@ impl End {
     /// Nobody else holds the connection any more; what the other end says of that where this one has closed it before.
     pub fn released(&mut self, killed: bool) -> Option<String> {
         let held = std::mem::replace(&mut self.held, false);
-        self.was_held |= held && killed && self.far;
+        self.holder_was_killed |= held && killed && self.far;
         if held && self.is_closed() { self.drained() } else { None }
     }
 
     fn reset(&mut self, fd: c_int) -> String {
-        if self.held || self.was_held && self.inbound > 0 {
+        if self.held || self.holder_was_killed && self.inbound > 0 {
             return "skipped".into();
         }
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };

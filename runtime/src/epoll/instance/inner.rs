@@ -156,8 +156,7 @@ impl State {
         if self.inner != fd {
             return false;
         }
-        let Ok(moved) = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, fd as usize + 1) else { return false };
-        table::set(moved, table::Entry::Private);
+        let Ok(moved) = table::copy_behind(fd) else { return false };
         self.inner = moved;
         true
     }
