@@ -46,7 +46,7 @@ pub use way::Way;
 /// How many closed slots are looked at for one whose other end is closed too.
 const FREE_LOOKS: u32 = 8;
 
-/// One side's end of a channel. Never freed: a thread may still look at it.
+/// One side's end of a channel. Freed long after it has ended: a thread may still look at it.
 pub struct Channel {
     pub segment: Segment,
     pub party: Party,

@@ -164,6 +164,7 @@ impl Arena {
     /// Ends it: everything must be removable, and under Convoy bytes must have gone through channels.
     pub fn finish(self, accelerated: bool) -> Counters {
         let counters = Counters::read(&self.path("stats"));
+        assert_eq!(counters.impossible(), None, "a counter below zero\n{counters}");
         if accelerated && self.mode == Mode::Preloaded {
             let logs = self.logs();
             assert!(counters.get("bytes_sent") > 0, "no byte went through a channel\n{counters}\n{logs}");

@@ -129,6 +129,7 @@ impl Task {
             counters: Counters::read(&files.join("stats")),
         };
         assert!(remains.is_empty(), "still running when it should have ended:\n{remains}\n{}", run.report());
+        assert_eq!(run.counters.impossible(), None, "a counter below zero\n{}", run.report());
         registry
             .remove()
             .unwrap_or_else(|error| panic!("registry directory not removable: {error}\n{}", run.report()));
