@@ -236,7 +236,7 @@ fn connect(session: &Session) -> sys::Answer<(i32, Identity)> {
     for owner in [Some(user), None] {
         let path = server::socket_path(&settings().directory, owner, session.network);
         let Ok(path) = path else { continue };
-        let socket = match sys::unix_connect(&path).and_then(table::adopt) {
+        let socket = match table::make(|| sys::unix_connect(&path)) {
             Ok(socket) => socket,
             Err(errno) => {
                 reason = errno;
@@ -254,14 +254,11 @@ fn connect(session: &Session) -> sys::Answer<(i32, Identity)> {
 }
 
 /// What the agent has said. Called by the listener.
-fn hear(message: Message, passed: [i32; sys::MOST_PASSED]) {
+fn hear(message: Message, mut passed: [i32; sys::MOST_PASSED]) {
     let Some(agent) = current() else { return };
     match message {
         Message::Welcome { version: VERSION } if passed[0] >= 0 => {
-            if let Ok(fd) = table::adopt(passed[0]) {
-                agent.channel.set_doorbell(fd);
-            }
-            return;
+            agent.channel.set_doorbell(core::mem::replace(&mut passed[0], -1));
         }
         Message::Show { id } => agent.channel.way().into_iter().for_each(|way| show(way, id)),
         Message::Opened { id, slot, generation } => answer(id, Far::Opened { slot, generation }),
@@ -277,11 +274,11 @@ fn hear(message: Message, passed: [i32; sys::MOST_PASSED]) {
         Message::Recall { slot, generation } => agent.channel.obey_far_recall(slot, generation),
         _ => {}
     }
-    passed.into_iter().filter(|fd| *fd >= 0).for_each(drop_descriptor);
+    drop_passed(passed);
 }
 
-fn drop_descriptor(fd: i32) {
-    let _ = sys::close(fd);
+fn drop_passed(passed: [i32; sys::MOST_PASSED]) {
+    passed.into_iter().filter(|fd| *fd >= 0).for_each(table::abandon);
 }
 
 fn answer(id: u64, far: Far) {

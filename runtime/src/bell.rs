@@ -64,7 +64,7 @@ impl Bell {
         let path = session.bell_path(number);
         let _ = sys::unlink(path.as_cstr());
         sys::mkfifo(path.as_cstr(), 0o600)?;
-        table::adopt(sys::open(path.as_cstr(), libc::O_RDWR | libc::O_NONBLOCK, 0)?)
+        table::make(|| sys::open(path.as_cstr(), libc::O_RDWR | libc::O_NONBLOCK, 0))
     }
 
     /// Whether the bell is of this process, not its parent's.

@@ -122,6 +122,7 @@ pub fn after_in_child() {
 }
 
 fn become_child() {
+    sys::empty_hand_in_child();
     lock::after_fork_in_child();
     socket::after_fork_in_child();
     epoll::after_fork_in_child();

@@ -1,8 +1,9 @@
 //! Convoy's own descriptors in a listing of the process's descriptors: left out, because programs count what they find
-//! there to see whether they leak, and end what they do not know.
+//! there to see whether they leak, and end what they do not know. The kernel made the list a moment ago: what a thread of
+//! Convoy's had just opened then is marked, or closed, before it is judged.
 
 use crate::table::{self, Entry};
-use crate::{confine, sys};
+use crate::{confine, sys, wait};
 use core::ffi::{CStr, c_int};
 
 /// Where a process finds its own descriptors; `/dev/fd` leads here as well.
@@ -18,8 +19,20 @@ pub fn hides_at(path: &CStr, name: &CStr) -> bool {
     private(name) && sys::stat(path).is_ok_and(|found| is_own(&found))
 }
 
+/// How long a listing waits for those who have descriptors in hand, each time.
+const IN_HAND_NS: u64 = 20_000_000;
+
 fn private(name: &CStr) -> bool {
-    !confine::confined() && number(name.to_bytes()).is_some_and(|fd| table::get(fd) == Entry::Private)
+    !confine::confined() && number(name.to_bytes()).is_some_and(is_private)
+}
+
+fn is_private(fd: c_int) -> bool {
+    wait::patiently(IN_HAND_NS, sys::is_hand_empty);
+    match table::get(fd) {
+        Entry::Private => true,
+        Entry::None => !sys::is_open(fd),
+        Entry::Socket(_) | Entry::Epoll(_) => false,
+    }
 }
 
 fn is_own(found: &libc::stat) -> bool {

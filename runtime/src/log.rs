@@ -34,10 +34,8 @@ pub fn line(level: LogLevel, text: fmt::Arguments<'_>) {
         LogTarget::Stderr => to_stderr(level, text),
         LogTarget::File(path) => {
             let line = Line::of(level, text);
-            if let Ok(fd) = sys::open(path, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND, 0o600) {
-                let _ = sys::write_text(fd, line.bytes());
-                let _ = sys::close(fd);
-            }
+            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND;
+            let _ = sys::with_open(path, flags, 0o600, |fd| sys::write_text(fd, line.bytes()));
         }
     }
 }

@@ -95,13 +95,8 @@ fn open(network: u64) -> sys::Answer<Session> {
     }
     let prefix = directory()?;
     let session_path = |suffix: &str| join_path(&prefix, suffix);
-    let fd = sys::open(
-        session_path("registry").as_cstr(),
-        libc::O_RDWR | libc::O_CREAT | libc::O_NOFOLLOW,
-        0o600,
-    )?;
-    let registry = Registry::open(fd);
-    let _ = sys::close(fd);
+    let flags = libc::O_RDWR | libc::O_CREAT | libc::O_NOFOLLOW;
+    let registry = sys::with_open(session_path("registry").as_cstr(), flags, 0o600, Registry::open)?;
     let mut page = session_path("stats.");
     let _ = write!(page, "{}", identity.pid());
     if let Err(errno) = stats::publish(page.as_cstr()) {
@@ -120,6 +115,7 @@ fn bells() -> Option<(BellPage, i32)> {
     if known.is_some() || !agent::wanted() {
         return known;
     }
+    let _hand = sys::hand();
     let (page, fd) = BellPage::create().ok()?;
     let made = Some((page, table::adopt(fd).ok()?));
     *BELLS.lock() = made;
@@ -137,10 +133,8 @@ fn directory() -> sys::Answer<Path> {
         Ok(()) | Err(libc::EEXIST) => {}
         Err(errno) => return Err(errno),
     }
-    let fd = sys::open(path.as_cstr(), libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_PATH, 0)?;
-    let stat = sys::fstat(fd);
-    let _ = sys::close(fd);
-    let stat = stat?;
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_PATH;
+    let stat = sys::with_open(path.as_cstr(), flags, 0, sys::fstat)??;
     if stat.st_uid != user || stat.st_mode & 0o077 != 0 {
         return Err(libc::EPERM);
     }
@@ -169,11 +163,11 @@ impl Session {
         path
     }
 
-    /// Opens a descriptor of another process of this user.
-    pub fn open_of(peer: Identity, fd: i32) -> sys::Answer<i32> {
+    /// Opens a descriptor of another process of this user for as long as `work` takes.
+    pub fn with_open_of<T>(peer: Identity, fd: i32, work: impl FnOnce(i32) -> T) -> sys::Answer<T> {
         let mut path = Text::<48>::new();
         let _ = write!(path, "/proc/{}/fd/{fd}", peer.pid());
-        sys::open(as_cstr(&path), libc::O_RDWR, 0)
+        sys::with_open(as_cstr(&path), libc::O_RDWR, 0, work)
     }
 }
 

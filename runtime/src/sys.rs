@@ -28,6 +28,7 @@ mod cancel;
 mod clock;
 mod epoll;
 mod files;
+mod hand;
 mod mappings;
 mod signals;
 mod unix;
@@ -36,6 +37,7 @@ pub use cancel::*;
 pub use clock::*;
 pub use epoll::*;
 pub use files::*;
+pub use hand::*;
 pub use mappings::*;
 pub use signals::*;
 pub use unix::*;
@@ -234,6 +236,11 @@ pub fn put_byte(pipe: c_int) -> Answer<()> {
 /// Whether a descriptor is an end of a pipe, without asking a file system.
 pub fn is_pipe(fd: c_int) -> bool {
     fcntl(fd, libc::F_GETPIPE_SZ, 0).is_ok()
+}
+
+/// Whether there is a file under a number.
+pub fn is_open(fd: c_int) -> bool {
+    fcntl(fd, libc::F_GETFD, 0).is_ok()
 }
 
 /// Whether a file is in memory of ordinary pages: those of a hugetlbfs can run out at a later access.

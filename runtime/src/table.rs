@@ -100,7 +100,13 @@ pub fn tracked_in(first: u32, last: u32) -> impl Iterator<Item = (i32, Entry)> {
 /// Highest number ever entered, plus one.
 static TOP: AtomicU32 = AtomicU32::new(0);
 
-/// Moves a descriptor of Convoy's own out of the program's usual range and marks it.
+/// A new descriptor of Convoy's own, out of the program's usual range and marked.
+pub fn make(make: impl FnOnce() -> sys::Answer<i32>) -> sys::Answer<i32> {
+    let _hand = sys::hand();
+    adopt(make()?)
+}
+
+/// Moves a descriptor of Convoy's own out of the program's usual range and marks it. The caller has it in hand.
 pub fn adopt(fd: i32) -> sys::Answer<i32> {
     let moved = copy(fd);
     let _ = sys::close(fd);
@@ -119,6 +125,7 @@ pub fn copy_behind(fd: i32) -> sys::Answer<i32> {
 
 /// A copy under the first free number from `base` on.
 fn copy_from(base: usize, fd: i32) -> sys::Answer<i32> {
+    let _hand = sys::hand();
     let copy = sys::fcntl(fd, libc::F_DUPFD_CLOEXEC, base)?;
     set(copy, Entry::Private);
     Ok(copy)
@@ -126,6 +133,7 @@ fn copy_from(base: usize, fd: i32) -> sys::Answer<i32> {
 
 /// Closes a descriptor that [`adopt`] or [`copy`] gave.
 pub fn abandon(fd: i32) {
+    let _hand = sys::hand();
     take(fd);
     let _ = sys::close(fd);
 }

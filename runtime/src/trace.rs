@@ -180,7 +180,9 @@ fn ring() -> Option<Ring> {
     if MAKING.compare_exchange(NONE, BEGUN, Ordering::Relaxed, Ordering::Relaxed).is_err() {
         return None;
     }
+    let hand = sys::hand();
     let made = Ring::create().and_then(|(ring, fd)| Ok((ring, table::adopt(fd)?)));
+    drop(hand);
     match made {
         Ok((ring, fd)) => {
             DESCRIPTOR.store(fd, Ordering::Relaxed);

@@ -16,15 +16,27 @@ resolve! {
 type Filter = Option<unsafe extern "C" fn(*const dirent) -> c_int>;
 type Order = Option<unsafe extern "C" fn(*mut *const dirent, *mut *const dirent) -> c_int>;
 
+/// The number in the name of an entry that may stand for a descriptor: a link, as those are in /proc.
+///
+/// # Safety
+/// An entry that readdir or scandir gave, and that lives as long as the answer is used.
+unsafe fn descriptor<'a>(entry: *const dirent) -> Option<&'a CStr> {
+    // SAFETY: the caller's promise.
+    let kind = unsafe { (*entry).d_type };
+    // SAFETY: the name is terminated.
+    let name = unsafe { CStr::from_ptr((*entry).d_name.as_ptr()) };
+    (matches!(kind, libc::DT_LNK | libc::DT_UNKNOWN) && name.to_bytes()[0].is_ascii_digit()).then_some(name)
+}
+
 /// Whether the program must not find `entry` in `directory`.
 ///
 /// # Safety
 /// `entry` is what readdir gave for `directory`.
 unsafe fn hidden(directory: *mut DIR, entry: *const dirent) -> bool {
-    // SAFETY: the name is terminated.
-    let name = unsafe { CStr::from_ptr((*entry).d_name.as_ptr()) };
+    // SAFETY: the caller's promise.
+    let name = unsafe { descriptor(entry) };
     // SAFETY: a directory that the program reads.
-    name.to_bytes()[0].is_ascii_digit() && api::hides(unsafe { libc::dirfd(directory) }, name)
+    name.is_some_and(|name| api::hides(unsafe { libc::dirfd(directory) }, name))
 }
 
 // On x86-64 both names stand for the same structures.
@@ -59,9 +71,8 @@ unsafe fn sift(path: *const c_char, list: *mut *mut dirent, count: c_int) -> c_i
     let mut kept = 0;
     for index in 0..entries.len() {
         let entry = entries[index];
-        // SAFETY: the name is terminated.
-        let name = unsafe { CStr::from_ptr((*entry).d_name.as_ptr()) };
-        if name.to_bytes()[0].is_ascii_digit() && api::hides_at(path, name) {
+        // SAFETY: an entry of the list.
+        if unsafe { descriptor(entry) }.is_some_and(|name| api::hides_at(path, name)) {
             // SAFETY: from malloc, and no longer in the list.
             unsafe { libc::free(entry.cast()) };
         } else {

@@ -60,7 +60,7 @@ fn ring() {
 /// The event counter to wake the thread by; made by it, kept for the next one.
 fn waker() -> i32 {
     if WAKE.load(Ordering::Relaxed) < 0
-        && let Ok(fd) = sys::eventfd().and_then(table::adopt)
+        && let Ok(fd) = table::make(sys::eventfd)
     {
         WAKE.store(fd, Ordering::Release);
     }
@@ -217,16 +217,23 @@ fn is_own(channel: &Channel) -> bool {
 fn hear_all(socket: i32) -> bool {
     loop {
         let mut bytes = [0u8; BYTES];
-        match sys::unix_receive(socket, &mut bytes) {
+        match receive(socket, &mut bytes) {
             Ok((0, _)) => return false,
             Ok((count, passed)) => match bytes.get(..count).and_then(Message::decode) {
                 Some(message) => super::hear(message, passed),
-                None => passed.into_iter().filter(|fd| *fd >= 0).for_each(super::drop_descriptor),
+                None => super::drop_passed(passed),
             },
             Err(libc::EAGAIN | libc::EINTR) => return true,
             Err(_) => return false,
         }
     }
+}
+
+/// A message of the agent, with what it has passed: Convoy's own from now on.
+fn receive(socket: i32, bytes: &mut [u8]) -> sys::Answer<(usize, [i32; sys::MOST_PASSED])> {
+    let _hand = sys::hand();
+    let (count, passed) = sys::unix_receive(socket, bytes)?;
+    Ok((count, passed.map(|fd| if fd < 0 { fd } else { table::adopt(fd).unwrap_or(-1) })))
 }
 
 /// Whether this is the process's last thread: it must not keep it alive.

@@ -97,18 +97,18 @@ impl Drop for Ringing {
 /// next waker tries again.
 fn ring_briefly(session: &Session, number: u16) {
     let path = session.bell_path(number);
-    let open = || sys::open(path.as_cstr(), libc::O_RDWR | libc::O_NONBLOCK | libc::O_CLOEXEC, 0);
-    let opened = match open() {
-        Err(libc::EMFILE | libc::ENFILE) if drop_ringer() => open(),
-        other => other,
-    };
-    match opened {
-        Ok(fd) => {
+    let ring = || {
+        sys::with_open(path.as_cstr(), libc::O_RDWR | libc::O_NONBLOCK, 0, |fd| {
             // SAFETY: one readable byte.
             let _ = unsafe { sys::write(fd, [1u8].as_ptr(), 1) };
-            let _ = sys::close(fd);
-        }
-        Err(_) => session.registry.bell(number).rung.store(0, Ordering::SeqCst),
+        })
+    };
+    let rung = match ring() {
+        Err(libc::EMFILE | libc::ENFILE) if drop_ringer() => ring(),
+        other => other,
+    };
+    if rung.is_err() {
+        session.registry.bell(number).rung.store(0, Ordering::SeqCst);
     }
 }
 
@@ -132,9 +132,9 @@ fn ringer(session: &Session, number: u16, owner: u64) -> Option<i32> {
         return Some(fd.load(Ordering::Relaxed));
     }
     // Read-write, so that a bell without a reader raises no SIGPIPE.
-    let opened = sys::open(session.bell_path(number).as_cstr(), libc::O_RDWR | libc::O_NONBLOCK, 0).ok()?;
+    let path = session.bell_path(number);
     // Before the lock: a number beyond the table makes the kernel wait for all processors.
-    let opened = table::adopt(opened).ok()?;
+    let opened = table::make(|| sys::open(path.as_cstr(), libc::O_RDWR | libc::O_NONBLOCK, 0)).ok()?;
     let mut kept = OPENING.lock();
     let old = fd.load(Ordering::Relaxed);
     if old >= 0 && known.load(Ordering::Relaxed) == owner {

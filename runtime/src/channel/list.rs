@@ -114,8 +114,10 @@ fn create(own: Identity, peer: Identity, locked: &Locked<'_>) -> sys::Answer<&'s
     };
     let serial = locked.next_serial();
     let sides = [own, peer];
+    let hand = sys::hand();
     let (segment, fd) = Segment::create(geometry, serial, sides)?;
     let descriptor = table::adopt(fd)?;
+    drop(hand);
     let channel = register(segment, 0, serial, peer, descriptor, None)?;
     if !locked.enter_channel(Found { serial, sides, descriptor }) {
         channel.close_descriptor();
@@ -139,9 +141,11 @@ pub fn with_agent(
         block_bytes: BLOCK_BYTES,
         blocks: BLOCKS,
     };
+    let hand = sys::hand();
     let (segment, fd) = Segment::create(geometry, AGENT_SERIAL, [own, Identity::NOBODY])?;
     let introduced = introduce(fd);
     let _ = sys::close(fd);
+    drop(hand);
     // SAFETY: nobody here knows the mapping.
     introduced.inspect_err(|_| unsafe { segment.unmap() })?;
     let channel = register(segment, 0, AGENT_SERIAL, agent, -1, Some(Way::new(socket)))?;
@@ -155,9 +159,8 @@ fn attach(found: &Found) -> sys::Answer<&'static Channel> {
     if let Some(channel) = known.filter(|channel| channel.usable()) {
         return Ok(channel);
     }
-    let fd = Session::open_of(creator, found.descriptor)?;
-    let segment = Segment::attach(fd, found.serial, found.sides);
-    let _ = sys::close(fd);
+    let attached = |fd| Segment::attach(fd, found.serial, found.sides);
+    let segment = Session::with_open_of(creator, found.descriptor, attached)?;
     let channel = register(segment?, 1, found.serial, creator, -1, None)?;
     channel.segment.side(1).attached.store(1, Ordering::Release);
     stats::process().channels_attached.add(1);

@@ -33,12 +33,8 @@ pub fn dump() {
 
 /// How much is sent, and when, is nobody else's business.
 fn write_file(path: &CStr, flags: i32) {
-    match sys::open(path, libc::O_WRONLY | libc::O_CREAT | flags, 0o600) {
-        Ok(fd) => {
-            write_to(fd);
-            let _ = sys::close(fd);
-        }
-        Err(errno) => crate::log_warn!("CONVOY_STATS: cannot write {path:?}: {}", crate::log::Reason(errno)),
+    if let Err(errno) = sys::with_open(path, libc::O_WRONLY | libc::O_CREAT | flags, 0o600, write_to) {
+        crate::log_warn!("CONVOY_STATS: cannot write {path:?}: {}", crate::log::Reason(errno));
     }
 }
 

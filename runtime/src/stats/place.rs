@@ -124,12 +124,12 @@ fn move_counters() {
 fn map(path: &CStr, header: Header) -> sys::Answer<*mut Page> {
     // What is left of an earlier process with this number is of no use to anybody.
     let _ = sys::unlink(path);
-    let fd = sys::open(path, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL, 0o600)?;
-    let reserved = sys::ftruncate(fd, size_of::<Page>() as u64)
+    let mapped = sys::with_open(path, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL, 0o600, |fd| {
+        sys::ftruncate(fd, size_of::<Page>() as u64)?;
         // Reserved now, because a file system that is full later would answer a store with SIGBUS.
-        .and_then(|()| sys::fallocate(fd, 0, 0, size_of::<Page>() as u64));
-    let mapped = reserved.and_then(|()| sys::map_shared(fd, size_of::<Page>()));
-    let _ = sys::close(fd);
+        sys::fallocate(fd, 0, 0, size_of::<Page>() as u64)?;
+        sys::map_shared(fd, size_of::<Page>())
+    })?;
     match mapped {
         Ok(address) => {
             let page = address.cast::<Page>();

@@ -1,6 +1,6 @@
 //! Contents and sizes of files of Convoy's own, within the limit that the program has on the size of files.
 
-use super::{Answer, answer, close, fstat, open, read, write};
+use super::{Answer, answer, close, fstat, hand, open, read, write};
 use core::ffi::{CStr, c_int};
 use syscalls::{Sysno, syscall};
 
@@ -27,25 +27,35 @@ pub fn write_text(fd: c_int, text: &[u8]) -> Answer<usize> {
     unsafe { write(fd, text.as_ptr(), text.len()) }
 }
 
+/// Opens a file for as long as `work` takes.
+pub fn with_open<T>(path: &CStr, flags: c_int, mode: u32, work: impl FnOnce(c_int) -> T) -> Answer<T> {
+    let _hand = hand();
+    let fd = open(path, flags, mode)?;
+    let result = work(fd);
+    let _ = close(fd);
+    Ok(result)
+}
+
 /// Reads a small file whole; longer contents are cut to `into`.
 pub fn read_file(path: &CStr, into: &mut [u8]) -> Answer<usize> {
-    let fd = open(path, libc::O_RDONLY, 0)?;
+    with_open(path, libc::O_RDONLY, 0, |fd| read_whole(fd, into))?
+}
+
+fn read_whole(fd: c_int, into: &mut [u8]) -> Answer<usize> {
     let mut filled = 0;
-    let result = loop {
+    loop {
         let rest = &mut into[filled..];
         if rest.is_empty() {
-            break Ok(filled);
+            return Ok(filled);
         }
         // SAFETY: `rest` is writable memory of this length.
         match unsafe { read(fd, rest.as_mut_ptr(), rest.len()) } {
-            Ok(0) => break Ok(filled),
+            Ok(0) => return Ok(filled),
             Ok(count) => filled += count,
             Err(libc::EINTR) => {}
-            Err(errno) => break Err(errno),
+            Err(errno) => return Err(errno),
         }
-    };
-    let _ = close(fd);
-    result
+    }
 }
 
 /// EFBIG where a file would grow beyond RLIMIT_FSIZE: the kernel's answer would be a signal as well (SIGXFSZ).

@@ -18,7 +18,7 @@ impl State {
         if self.inner >= 0 {
             return Ok(());
         }
-        let inner = table::adopt(sys::epoll_create()?)?;
+        let inner = table::make(sys::epoll_create)?;
         let mut event = libc::epoll_event { events: EPOLLIN, u64: self.draw_mark() };
         // SAFETY: one valid event.
         if let Err(errno) = unsafe { sys::epoll_ctl(self.fd, libc::EPOLL_CTL_ADD, inner, &mut event) } {
