@@ -19,15 +19,17 @@ pub fn hides_at(path: &CStr, name: &CStr) -> bool {
     private(name) && sys::stat(path).is_ok_and(|found| is_own(&found))
 }
 
-/// How long a listing waits for those who have descriptors in hand, each time.
-const IN_HAND_NS: u64 = 20_000_000;
+/// How long a listing waits for those who have descriptors in hand.
+const IN_HAND_NS: u64 = 100_000_000;
 
 fn private(name: &CStr) -> bool {
     !confine::confined() && number(name.to_bytes()).is_some_and(is_private)
 }
 
 fn is_private(fd: c_int) -> bool {
-    wait::patiently(IN_HAND_NS, sys::is_hand_empty);
+    if !wait::patiently(IN_HAND_NS, sys::is_hand_empty) {
+        sys::give_up_hand();
+    }
     match table::get(fd) {
         Entry::Private => true,
         Entry::None => !sys::is_open(fd),
