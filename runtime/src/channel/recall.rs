@@ -42,6 +42,7 @@ impl Channel {
         }
         let _ = self.sort();
         self.reveal();
+        let hand = sys::hand();
         let carrier = self.peer_socket(slot, fd);
         let unread = self.has_bytes(slot) || self.switch_pending(slot);
         if unread && carrier.is_none() {
@@ -58,6 +59,7 @@ impl Channel {
             let _ = sys::close(carrier);
             moved
         });
+        drop(hand);
         if let Ok(guard) = self.lock_receiving() {
             let stream = guard.stream(slot);
             // What came after the last look is sent again.
