@@ -186,8 +186,8 @@ impl Channel {
         }
     }
 
-    /// Takes a free slot for a new stream that this side opens; its generation.
-    pub fn open_slot(&self) -> Result<(u32, u8), Shortage> {
+    /// Takes a free slot for a new stream that this side opens, of the connection with that mark; its generation.
+    pub fn open_slot(&self, mark: u64) -> Result<(u32, u8), Shortage> {
         self.close_descriptor_once_attached();
         let window = memory::reserve_window();
         if window == 0 {
@@ -200,7 +200,7 @@ impl Channel {
         };
         self.peer_line(slot).reset();
         self.own_line(slot).reset();
-        let opened = self.open_within(slot, generation, window);
+        let opened = self.open_within(slot, generation, window, mark);
         opened.then_some((slot, generation)).ok_or(Shortage::Slots)
     }
 
@@ -242,20 +242,24 @@ impl Channel {
         }
     }
 
-    /// Initialises this side's end of a slot and tells the peer that it is open. False when memory is short, or when the peer names a
-    /// slot that is in use.
-    pub fn open_end(&self, slot: u32, generation: u8) -> bool {
+    /// Joins the stream that the peer has opened: initialises this side's end of a slot and says that it is open. False when memory
+    /// is short, when the slot is in use, or when the peer has not opened it for the connection with that `mark`: what has named
+    /// the slot, the registry, may be another's lie. An agent names it itself, and there are no marks.
+    pub fn open_end(&self, slot: u32, generation: u8, mark: Option<u64>) -> bool {
+        if mark.is_some_and(|mark| !self.peer_line(slot).is_open_for(generation, mark)) {
+            return false;
+        }
         let in_use = self.party.stream(slot).open.load(Ordering::Acquire) != 0;
         let own = || self.lock_sending().is_ok_and(|guard| self.handed_out(slot, guard.lane()));
         if in_use || own() {
             return false;
         }
         let window = memory::reserve_window();
-        window > 0 && self.open_within(slot, generation, window)
+        window > 0 && self.open_within(slot, generation, window, mark.unwrap_or(0))
     }
 
     /// The same with a window that was reserved; false, and the window given back, when the channel has ended.
-    fn open_within(&self, slot: u32, generation: u8, window: u32) -> bool {
+    fn open_within(&self, slot: u32, generation: u8, window: u32, mark: u64) -> bool {
         let stream = self.party.stream(slot);
         let (Ok(receiving), Ok(sending)) = (self.lock_receiving(), self.lock_sending()) else {
             memory::release_stream(window);
@@ -295,6 +299,7 @@ impl Channel {
         let line = self.own_line(slot);
         line.reset();
         line.limit.store(limit, Ordering::Relaxed);
+        line.set_mark(mark);
         line.set_state(generation, SlotState::Open);
         stream.open.store(1, Ordering::Release);
         drop((sending, receiving));

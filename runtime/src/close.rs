@@ -87,7 +87,7 @@ pub fn withdraw_registered(socket: &Socket) -> bool {
     }
     let progress = session.registry.progress(offer);
     if let Progress::Matched(answer) = &progress {
-        channel::refuse(answer);
+        channel::refuse(answer, socket.mark());
     }
     session.registry.withdraw(offer);
     matches!(progress, Progress::Waiting)

@@ -8,7 +8,7 @@ mod far;
 pub use addresses::{Address, Ends, are_ends, ends};
 pub use far::leave_again;
 
-use addresses::{address, cookie, is_loopback, key, namespace, plain};
+use addresses::{address, is_loopback, key, namespace, plain};
 
 use crate::agent::{self, Offering};
 use crate::channel::{self, Channel, Shortage};
@@ -224,7 +224,7 @@ fn meet(index: u32, socket: &Socket, fd: i32) -> Result<bool, Refusal> {
         let channel = channel::with_peer(session, &locked, owner).map_err(|_| Refusal::NoSegment)?;
         return answer(index, socket, fd, session, channel, |answer| locked.answer(offer, answer));
     }
-    let offer = locked.enter(&key, session.identity, cookie(fd)).ok_or(Refusal::Full)?;
+    let offer = locked.enter(&key, session.identity).ok_or(Refusal::Full)?;
     socket.set_offer(offer);
     Ok(false)
 }
@@ -241,7 +241,7 @@ fn answer(
     if !quiet(socket) {
         return Err(not_soon(socket));
     }
-    let (slot, generation) = match channel.open_slot() {
+    let (slot, generation) = match channel.open_slot(socket.mark()) {
         Ok(opened) => opened,
         Err(shortage) => {
             socket.end_move(State::Candidate);
@@ -283,11 +283,12 @@ fn finish_offer(
     }
     let found = channel::of_answer(session, answer.peer, answer.channel);
     let usable = found.ok().filter(|channel| {
-        answer.slot < channel.party.slots() && channel.open_end(answer.slot, answer.generation)
+        answer.slot < channel.party.slots()
+            && channel.open_end(answer.slot, answer.generation, Some(socket.mark()))
     });
     session.registry.withdraw(offer);
     let Some(channel) = usable else {
-        channel::refuse(&answer);
+        channel::refuse(&answer, socket.mark());
         socket.end_move(State::Candidate);
         drop(slow);
         stats::process().bypasses_no_segment.add(1);

@@ -235,10 +235,10 @@ impl Drop for Locked<'_> {
     }
 }
 
-/// Spreads a key over a table (FNV-1a over words).
-fn hash(words: &[u64]) -> usize {
+/// Spreads keys over a table (FNV-1a over words).
+pub fn hash(words: &[u64]) -> u64 {
     let mixed = words.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, word| {
         (hash ^ word).wrapping_mul(0x100_0000_01b3).rotate_left(23)
     });
-    (mixed ^ mixed >> 29) as usize
+    mixed ^ mixed >> 29
 }

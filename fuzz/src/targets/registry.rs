@@ -56,7 +56,7 @@ impl World {
         match input.byte() % 10 {
             0 => {
                 let key = key(input);
-                if let Some(offer) = registry.lock().and_then(|locked| locked.enter(&key, own, 1)) {
+                if let Some(offer) = registry.lock().and_then(|locked| locked.enter(&key, own)) {
                     assert!(self.scribbled || matches!(registry.progress(offer), Progress::Waiting));
                     self.offers.push(offer);
                 }

@@ -76,27 +76,34 @@ pub fn with_peer(session: &Session, locked: &Locked<'_>, peer: Identity) -> sys:
 /// The channel an answered offer names; attaches if need be.
 pub fn of_answer(session: &Session, peer: Identity, serial: u64) -> sys::Answer<&'static Channel> {
     let own = session.identity;
-    let mut sides =
-        all().filter(|channel| channel.serial == serial && channel.maker == own && channel.usable());
-    // With both ends in one process the answer came from side 0; the offer's owner is side 1.
-    let wanted = if peer == own { sides.find(|channel| channel.side == 1) } else { sides.next() };
-    if let Some(channel) = wanted {
+    if let Some(channel) = known(own, peer, serial) {
         return Ok(channel);
     }
     let locked = session.registry.lock().ok_or(libc::EBUSY)?;
-    let found =
-        locked.channel_between(own, peer).filter(|found| found.serial == serial).ok_or(libc::ENOENT)?;
+    // One that this process has made is attached by the peer only.
+    let is_peers = |found: &Found| found.serial == serial && found.sides == [peer, own];
+    let found = locked.channel_between(own, peer).filter(is_peers).ok_or(libc::ENOENT)?;
     drop(locked);
     attach(&found)
 }
 
-/// An answered offer is given up: the slot may be used again.
-pub fn refuse(answer: &Answer) {
+/// The end of that channel which this process has. Not by the serial alone: the registry may have been made to give one twice.
+fn known(own: Identity, peer: Identity, serial: u64) -> Option<&'static Channel> {
+    let mut sides = all().filter(|channel| {
+        channel.serial == serial && channel.peer == peer && channel.maker == own && channel.usable()
+    });
+    // With both ends in one process the answer came from side 0; the offer's owner is side 1.
+    if peer == own { sides.find(|channel| channel.side == 1) } else { sides.next() }
+}
+
+/// The answered offer of the connection with that mark is given up: the slot may be used again.
+pub fn refuse(answer: &Answer, mark: u64) {
     let named = all().find(|channel| channel.serial == answer.channel && channel.peer == answer.peer);
-    // A slot that is in use is not the answerer's to give away.
+    // A slot that is in use, or for another connection, is not the answerer's to give away.
     if let Some(channel) = named
         && answer.slot < channel.party.slots()
         && channel.party.stream(answer.slot).open.load(Ordering::Acquire) == 0
+        && channel.peer_line(answer.slot).has_mark(mark)
     {
         channel.own_line(answer.slot).set_state(answer.generation, SlotState::Closed);
     }
@@ -155,8 +162,10 @@ pub fn with_agent(
 
 fn attach(found: &Found) -> sys::Answer<&'static Channel> {
     let [creator, _] = found.sides;
-    let known = all().find(|channel| channel.serial == found.serial && channel.side == 1);
-    if let Some(channel) = known.filter(|channel| channel.usable()) {
+    let known = all().find(|channel| {
+        channel.serial == found.serial && channel.peer == creator && channel.side == 1 && channel.usable()
+    });
+    if let Some(channel) = known {
         return Ok(channel);
     }
     let attached = |fd| Segment::attach(fd, found.serial, found.sides);
@@ -278,6 +287,7 @@ pub fn moved(fd: i32) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::pair::GEOMETRY;
     use super::*;
     use std::os::fd::IntoRawFd;
     use std::os::unix::net::UnixStream;
@@ -298,6 +308,24 @@ mod tests {
         let gone = with_agent(own, own, socket(), |_| Err(libc::EPIPE));
         assert_eq!(gone.err(), Some(libc::EPIPE));
         assert_eq!(all().count(), 0);
+    }
+
+    #[test]
+    fn channels_of_one_serial_are_told_apart_by_their_peers() {
+        let own = process::remember();
+        let peers = [1, 2].map(|process| Identity(process << 32 | 1));
+        let channels = peers.map(|peer| {
+            let (segment, fd) = Segment::create(GEOMETRY, 5, [own, peer]).unwrap();
+            sys::close(fd).unwrap();
+            let channel = register(segment, 0, 5, peer, -1, None).unwrap();
+            // Else the next would take its place: nobody lives behind these.
+            channel.streams.fetch_add(1, Ordering::Relaxed);
+            channel
+        });
+        for (peer, channel) in peers.into_iter().zip(channels) {
+            assert!(core::ptr::eq(known(own, peer, 5).unwrap(), channel));
+        }
+        assert!(known(own, own, 5).is_none());
     }
 
     /// The listener finds the way to an agent that is gone here, and has a look at the channel until it has closed it.

@@ -52,8 +52,9 @@ impl Pair {
     /// A stream between the two, as promotion leaves it, over the descriptors of a connection's ends, which stay the caller's.
     /// Nothing when there is no slot, or no memory, or an end has lied about it.
     pub fn open(&self, fds: [i32; 2]) -> Option<Stream> {
-        let (slot, generation) = self.ends[0].open_slot().ok()?;
-        if !self.ends[1].open_end(slot, generation) {
+        let mark = u64::from(fds[0].cast_unsigned());
+        let (slot, generation) = self.ends[0].open_slot(mark).ok()?;
+        if !self.ends[1].open_end(slot, generation, Some(mark)) {
             self.ends[0].close_end(slot, generation);
             return None;
         }

@@ -190,6 +190,26 @@ fn a_receiver_that_has_passed_impossible_switches_ends_the_channel() {
 }
 
 /// An agent resets the lines of a slot whose stream has ended, for the next one.
+/// Whatever slot the registry names: a stream has the ends of one connection.
+#[test]
+fn an_end_joins_the_stream_of_its_own_connection_only() {
+    let pair = Pair::new();
+    let [opens, joins] = pair.ends;
+    let streams = [7, 8].map(|mark| (mark, opens.open_slot(mark).unwrap()));
+    let [(own, (slot, generation)), (other, (other_slot, _))] = streams;
+    assert!(!joins.open_end(slot, generation, Some(other)), "another connection's");
+    assert!(!joins.open_end(other_slot, generation, Some(own)), "another slot");
+    assert!(!joins.open_end(slot, generation + 1, Some(own)), "a later stream's");
+    assert!(!joins.open_end(other_slot + 1, 0, Some(0)), "one that nobody has opened");
+    assert!(joins.open_end(slot, generation, Some(own)));
+    opens.close_end(other_slot, 1);
+    assert!(!joins.open_end(other_slot, 1, Some(other)), "one that was closed");
+    joins.close_end(slot, generation);
+    opens.close_end(slot, generation);
+    // SAFETY: no stream is open, and the ends are this function's.
+    unsafe { pair.end() };
+}
+
 #[test]
 fn late_calls_on_a_slot_that_was_reset_end_nothing() {
     let pair = Pair::new();

@@ -82,12 +82,3 @@ pub(super) fn key(fd: i32, local: Address, peer: Address) -> Key {
 pub(super) fn namespace(fd: i32) -> u64 {
     sys::network_namespace(fd).unwrap_or(0)
 }
-
-/// What the kernel tells a socket by; 0 where it does not tell.
-pub(super) fn cookie(fd: i32) -> u64 {
-    const SO_COOKIE: i32 = 57;
-    let mut value = 0u64;
-    // SAFETY: a plain integer.
-    let _ = unsafe { sys::getsockopt(fd, libc::SOL_SOCKET, SO_COOKIE, &mut value) };
-    value
-}

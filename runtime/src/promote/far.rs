@@ -40,7 +40,7 @@ fn finish(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) -> bo
     }
     let opened = Far::Opened { slot, generation };
     let channel = agent::channel_of(socket).filter(|channel| {
-        socket.far() == opened && slot < channel.party.slots() && channel.open_end(slot, generation)
+        socket.far() == opened && slot < channel.party.slots() && channel.open_end(slot, generation, None)
     });
     let Some(channel) = channel else {
         socket.end_move(State::Candidate);
@@ -153,7 +153,7 @@ fn rejoin(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) {
     }
     let opened = Far::Opened { slot, generation };
     let channel = agent::channel_of(socket).filter(|channel| {
-        socket.far() == opened && slot < channel.party.slots() && channel.open_end(slot, generation)
+        socket.far() == opened && slot < channel.party.slots() && channel.open_end(slot, generation, None)
     });
     let Some(channel) = channel else {
         socket.end_move(State::Promoted);

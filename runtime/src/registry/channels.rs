@@ -31,7 +31,7 @@ pub struct Found {
 
 impl Locked<'_> {
     fn records(&self, one: Identity, two: Identity) -> impl Iterator<Item = &ChannelRecord> {
-        let start = hash(&[one.0.min(two.0), one.0.max(two.0)]);
+        let start = hash(&[one.0.min(two.0), one.0.max(two.0)]) as usize;
         (0..PROBES).map(move |step| &self.0.channels[(start + step) % CHANNELS])
     }
 

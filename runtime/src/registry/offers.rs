@@ -28,7 +28,6 @@ pub struct Offer {
     end: AtomicU32,
     slot: AtomicU32,
     owner: AtomicU64,
-    cookie: AtomicU64,
     channel: AtomicU64,
     generation: AtomicU32,
 }
@@ -113,7 +112,7 @@ impl Registry {
 
 impl Locked<'_> {
     fn places(&self, key: &Key) -> impl Iterator<Item = (u32, &Offer)> {
-        let start = hash(&key.words);
+        let start = hash(&key.words) as usize;
         (0..PROBES).map(move |step| {
             let index = (start + step) % OFFERS;
             (index as u32, &self.0.offers[index])
@@ -132,7 +131,7 @@ impl Locked<'_> {
     }
 
     /// Enters an offer; replaces one of this same end. Nothing when all places are taken.
-    pub fn enter(&self, key: &Key, owner: Identity, cookie: u64) -> Option<OfferRef> {
+    pub fn enter(&self, key: &Key, owner: Identity) -> Option<OfferRef> {
         let same = |offer: &Offer| {
             offer.state.load(Ordering::Acquire) != EMPTY
                 && offer.end.load(Ordering::Relaxed) == key.end
@@ -153,7 +152,6 @@ impl Locked<'_> {
         }
         offer.end.store(key.end, Ordering::Relaxed);
         offer.owner.store(owner.0, Ordering::Relaxed);
-        offer.cookie.store(cookie, Ordering::Relaxed);
         offer.state.store(WAITING, Ordering::Release);
         Some(OfferRef { index, serial })
     }

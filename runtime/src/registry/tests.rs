@@ -23,7 +23,7 @@ fn key(connection: u64, end: u32) -> Key {
 
 /// Connections whose offers all begin their search at the same place.
 fn crowd() -> impl Iterator<Item = u64> {
-    let place = |connection: &u64| hash(&key(*connection, 0).words) % OFFERS == 7;
+    let place = |connection: &u64| hash(&key(*connection, 0).words) as usize % OFFERS == 7;
     (0..).filter(place)
 }
 
@@ -47,7 +47,7 @@ fn two_ends_meet() {
     let (registry, own) = registry();
     let locked = registry.lock().unwrap();
     assert!(locked.counterpart(&key(1, 0)).is_none());
-    let offer = locked.enter(&key(1, 0), own, 5).unwrap();
+    let offer = locked.enter(&key(1, 0), own).unwrap();
     assert!(locked.counterpart(&key(1, 0)).is_none(), "an end does not meet itself");
     assert!(locked.counterpart(&key(2, 1)).is_none());
     assert!(matches!(registry.progress(offer), Progress::Waiting));
@@ -65,8 +65,8 @@ fn two_ends_meet() {
 fn an_offer_of_the_same_end_replaces_the_older_one() {
     let (registry, own) = registry();
     let locked = registry.lock().unwrap();
-    let older = locked.enter(&key(1, 0), own, 5).unwrap();
-    let newer = locked.enter(&key(1, 0), own, 6).unwrap();
+    let older = locked.enter(&key(1, 0), own).unwrap();
+    let newer = locked.enter(&key(1, 0), own).unwrap();
     drop(locked);
     assert!(matches!(registry.progress(older), Progress::Gone));
     registry.withdraw(older);
@@ -78,16 +78,14 @@ fn a_full_neighbourhood_takes_offers_of_dead_owners_places_only() {
     let (registry, own) = registry();
     let locked = registry.lock().unwrap();
     let crowd: Vec<u64> = crowd().take(PROBES + 1).collect();
-    let offers: Vec<OfferRef> = crowd[..PROBES]
-        .iter()
-        .map(|&connection| locked.enter(&key(connection, 0), own, 0).unwrap())
-        .collect();
-    assert!(locked.enter(&key(crowd[PROBES], 0), own, 0).is_none());
+    let offers: Vec<OfferRef> =
+        crowd[..PROBES].iter().map(|&connection| locked.enter(&key(connection, 0), own).unwrap()).collect();
+    assert!(locked.enter(&key(crowd[PROBES], 0), own).is_none());
     locked.discard(offers[5]);
-    locked.enter(&key(crowd[5], 0), DEAD, 0).unwrap();
+    locked.enter(&key(crowd[5], 0), DEAD).unwrap();
     let (dead, owner) = locked.counterpart(&key(crowd[5], 1)).unwrap();
     assert!(!owner.alive());
-    locked.enter(&key(crowd[PROBES], 0), own, 0).unwrap();
+    locked.enter(&key(crowd[PROBES], 0), own).unwrap();
     assert!(matches!(registry.progress(dead), Progress::Gone));
     assert!(locked.counterpart(&key(crowd[PROBES], 1)).is_some());
 }
@@ -113,7 +111,7 @@ proptest! {
             let key = key(crowd[connection], end);
             match kind {
                 0 => {
-                    let offer = registry.lock().unwrap().enter(&key, own, step as u64).unwrap();
+                    let offer = registry.lock().unwrap().enter(&key, own).unwrap();
                     stale.extend(oracle.insert(place, (offer, Expected::Waiting)).map(|(offer, _)| offer));
                 }
                 1 => {

@@ -13,7 +13,8 @@ pub struct SideLine {
     /// [`READY`] and [`STAYS`]: Release, read with Acquire.
     pub flags: AtomicU32,
     /// Byte position of switch number i at index i & 1: kernel bytes for a switch to the channel, channel bytes
-    /// for one to the kernel.
+    /// for one to the kernel. Between two processes index 0 holds the connection's mark until the second switch, so that an end
+    /// opens the stream of its own connection: Release with `state`.
     pub position: [AtomicU64; 2],
     /// How many of the other side's switches this side has passed.
     pub passed: AtomicU32,
@@ -89,6 +90,21 @@ impl SideLine {
     pub fn change_state(&self, generation: u8, from: SlotState, to: SlotState) {
         let (from, to) = (from.word(generation), to.word(generation));
         let _ = self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed);
+    }
+
+    /// Says of which connection the stream is, by its mark: before the side says that it is open.
+    pub fn set_mark(&self, mark: u64) {
+        self.position[0].store(mark, Ordering::Relaxed);
+    }
+
+    /// Whether this side has opened the stream of the connection with that mark, and has not closed it.
+    pub fn is_open_for(&self, generation: u8, mark: u64) -> bool {
+        self.is_open(generation) && self.has_mark(mark)
+    }
+
+    /// Whether the stream is, or was, of the connection with that mark; only before it has switched twice.
+    pub fn has_mark(&self, mark: u64) -> bool {
+        self.position[0].load(Ordering::Relaxed) == mark
     }
 
     /// [`SlotState::Open`], and of this generation.

@@ -3,6 +3,7 @@
 
 use super::{CHUNK, CHUNKS, SOCKETS, Socket};
 use crate::promote::Address;
+use crate::registry;
 use core::fmt;
 use core::net::{Ipv6Addr, SocketAddr};
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -40,6 +41,17 @@ impl Socket {
             [0, 1, 2, 3, 4].map(|index: usize| self.ends[index].load(Ordering::Relaxed));
         let whole = |high: u64, low: u64| Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low));
         ((whole(a, b), (ports >> 16) as u16), (whole(c, d), ports as u16))
+    }
+
+    /// One word for the connection, the same at both ends and hardly ever another's.
+    pub fn mark(&self) -> u64 {
+        let (local, peer) = self.ends();
+        let words = |(address, port): Address| {
+            let bits = address.to_bits();
+            [(bits >> 64) as u64, bits as u64, u64::from(port)]
+        };
+        let [[a, b, c], [d, e, f]] = [local.min(peer), local.max(peer)].map(words);
+        registry::hash(&[a, b, c, d, e, f])
     }
 
     /// The same as bytes, see [`ENDS_BYTES`].

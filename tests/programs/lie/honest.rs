@@ -235,11 +235,13 @@ fn talk(fd: i32, tally: &Tally) {
 
 fn short_lives(listener: i32) {
     while let Ok(fd) = net::accept(listener, libc::SOCK_CLOEXEC) {
-        let number = number(fd).expect("its number");
-        let mut stream = Stream::new(fd, number, false);
-        stream.pong(20, 100);
-        FRIENDS.fetch_add(2000, Ordering::Relaxed);
-        sys::close(fd).unwrap();
+        std::thread::spawn(move || {
+            let number = number(fd).expect("its number");
+            let mut stream = Stream::new(fd, number, false);
+            stream.pong(20, 100);
+            FRIENDS.fetch_add(2000, Ordering::Relaxed);
+            sys::close(fd).unwrap();
+        });
     }
 }
 

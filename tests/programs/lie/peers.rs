@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use convoy_tests::kit::net::{self, Family};
@@ -14,25 +14,32 @@ use crate::traffic::{Fate, STYLES, Tally, exchange};
 
 /// Streams that a friend or a liar has.
 pub const STREAMS: u64 = 8;
-/// The connections of a friend that follow those.
+/// The connections of a friend that follow those, so many at a time: their ends meet at the same time.
 const SHORT_LIVES: u64 = 1000;
+const AT_ONCE: u64 = 4;
 
 /// Talks until the honest process stops, and makes new connections meanwhile.
 pub fn friend(port: u16) {
     let tally = Arc::new(Tally::default());
     let streams: Vec<_> = (0..STREAMS).map(|number| talk(port, number, Arc::clone(&tally))).collect();
-    // The standard input ends when the friend is to end.
-    let ending = std::thread::spawn(|| std::io::stdin().read_to_end(&mut Vec::new()));
-    let mut number = SHORT_LIVES;
-    while !ending.is_finished() {
-        short_life(port, number);
-        number += 1;
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let (numbers, over) = (AtomicU64::new(SHORT_LIVES), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    short_life(port, numbers.fetch_add(1, Ordering::Relaxed));
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+        }
+        // The standard input ends when the friend is to end.
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        over.store(true, Ordering::Relaxed);
+    });
     for stream in streams {
         assert_eq!(stream.join().expect("a stream"), Fate::End);
     }
-    println!("lives {}", number - SHORT_LIVES);
+    println!("lives {}", numbers.into_inner() - SHORT_LIVES);
 }
 
 /// A connection with its number, as the first bytes on it.

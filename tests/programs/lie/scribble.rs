@@ -19,6 +19,13 @@ const SLOT: u64 = 128;
 const LANE: u64 = 192;
 /// Slots from either end of the table that streams can be in.
 const NEAR: u64 = 8;
+/// Of the registry: the next channel's serial, and the offers.
+const SERIAL: u64 = 16;
+const OFFERS: u64 = 282_944;
+const OFFER: u64 = 88;
+const OFFER_COUNT: u64 = 8192;
+/// States of an offer: somebody waits there for an answer, or has one and has not taken it.
+const OFFERED: std::ops::RangeInclusive<u32> = 1..=2;
 
 /// What a liar scribbles over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +83,10 @@ enum Part {
     Forged,
     /// Lock, serial, places to spin.
     RegistryHead,
+    /// Serials that channels have already.
+    Serial,
+    /// Offers that wait, and answers that nobody has taken yet.
+    Offers,
     /// Bells, offers and channels that are in use.
     Registry,
 }
@@ -109,7 +120,8 @@ impl Plan {
             Part::Forged,
             Part::Forged,
         ];
-        const REGISTRY: [Part; 3] = [Part::RegistryHead, Part::Registry, Part::Registry];
+        const REGISTRY: [Part; 6] =
+            [Part::RegistryHead, Part::Registry, Part::Registry, Part::Serial, Part::Offers, Part::Offers];
         let all: &[Part] = if what == What::Registry { &REGISTRY } else { &SEGMENT };
         let parts = (0..1 + random.below(3)).map(|_| all[random.below(all.len() as u64) as usize]).collect();
         let pause = [0, 0, 50, 500, 3000][random.below(5) as usize];
@@ -134,7 +146,9 @@ pub fn scribble(random: &mut Random, plan: &Plan, over: impl Fn() -> bool) -> u6
         for _ in 0..plan.burst {
             let part = plan.parts[random.below(plan.parts.len() as u64) as usize];
             let target = match part {
-                Part::RegistryHead | Part::Registry => registry.map(|registry| (registry, None)),
+                Part::RegistryHead | Part::Registry | Part::Serial | Part::Offers => {
+                    registry.map(|registry| (registry, None))
+                }
                 _ => segments
                     .get(random.below(segments.len().max(1) as u64) as usize)
                     .map(|(s, l)| (*s, Some(*l))),
@@ -147,7 +161,11 @@ pub fn scribble(random: &mut Random, plan: &Plan, over: impl Fn() -> bool) -> u6
             let at = place(random, part, mapping, layout);
             let word = mapping.word(at);
             let before = word.load(Ordering::Relaxed);
-            word.store(value(random, before, plan.subtle, &mut old), Ordering::Relaxed);
+            let lie = match part {
+                Part::Serial => random.below(4),
+                _ => value(random, before, plan.subtle, &mut old),
+            };
+            word.store(lie, Ordering::Relaxed);
             words += 1;
         }
         if plan.pause > Duration::ZERO {
@@ -164,6 +182,8 @@ fn place(random: &mut Random, part: Part, mapping: Mapping, layout: Option<Layou
         return match part {
             // Not the first word, without which nobody would meet here any more.
             Part::RegistryHead => 8 + random.below(8192),
+            Part::Serial => SERIAL,
+            Part::Offers => next_offered(mapping, random),
             _ => next_in_use(mapping, random.below(mapping.bytes() as u64)),
         };
     };
@@ -184,7 +204,7 @@ fn place(random: &mut Random, part: Part, mapping: Mapping, layout: Option<Layou
         }
         Part::Ring => layout.rings + random.below(2 * layout.ring_bytes),
         Part::Blocks => layout.blocks + random.below(mapping.bytes() as u64 - layout.blocks),
-        Part::Forged | Part::RegistryHead | Part::Registry => 0,
+        Part::Forged | Part::RegistryHead | Part::Registry | Part::Serial | Part::Offers => 0,
     }
 }
 
@@ -211,6 +231,14 @@ fn forge(random: &mut Random, mapping: Mapping, layout: Layout) -> u64 {
     let published = [span, span, span, 8, 16, 24][random.below(6) as usize];
     tail.store(from.wrapping_add(published), Ordering::Release);
     3
+}
+
+/// A word of an offer that somebody waits for, or of any.
+fn next_offered(mapping: Mapping, random: &mut Random) -> u64 {
+    let from = random.below(OFFER_COUNT);
+    let mut places = (0..OFFER_COUNT).map(|step| OFFERS + (from + step) % OFFER_COUNT * OFFER);
+    let found = places.find(|at| OFFERED.contains(&(mapping.read(*at) as u32)));
+    found.unwrap_or(OFFERS + from * OFFER) + random.below(OFFER)
 }
 
 /// The first word from `from` on that is not 0: most of a registry is empty.
