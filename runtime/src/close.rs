@@ -7,7 +7,7 @@ use crate::session::{self, SLOW};
 use crate::shm::party::Recovery;
 use crate::socket::{self, Far, Socket, State};
 use crate::table::{self, Entry};
-use crate::{agent, bell, channel, demote, epoll, fork, inside, process, stats, sys, trace, wait};
+use crate::{agent, bell, channel, demote, epoll, fork, inside, process, promote, stats, sys, trace, wait};
 use core::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// How long a process that ends waits for what the agents still have of its streams, which takes some round trips between hosts; and
@@ -115,8 +115,9 @@ pub fn after_dup(old: i32, new: i32) {
             }
         }
         Entry::Epoll(index) => drop(table::set(new, Entry::Epoll(index))),
-        // A socket that is not connected yet: the copies must know of each other when it is.
-        Entry::None if crate::api::enabled() && socket::is_tcp(old) => {
+        // A socket that is not connected yet: the copies must know of each other when it is. A connection that is in no entry has been
+        // left to the kernel, for good: others may have it.
+        Entry::None if crate::api::enabled() && socket::is_tcp(old) && promote::ends(old).is_none() => {
             if socket::follow(old, Opener::Unknown).is_some() {
                 after_dup(old, new);
             }

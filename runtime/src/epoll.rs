@@ -135,7 +135,7 @@ pub fn writable(socket_plus_one: u32) {
     for (_, instance) in all() {
         let mut state = instance.lock();
         let descriptors = state.descriptors_of(index);
-        descriptors.iter().for_each(|fd| state.news(*fd, true));
+        descriptors.iter().for_each(|fd| state.news(*fd, instance::BOTH));
         if !descriptors.is_empty() {
             state.wake_sleeper();
         }

@@ -44,6 +44,7 @@ pub unsafe fn control(epoll: i32, operation: i32, fd: i32, event: *mut libc::epo
         }
         let entered = state.enter(fd, index, channel, slot, &wanted);
         if entered.is_ok() {
+            state.count_if_ready(fd);
             watch(socket, number, fd);
         }
         return Some(entered.map(|()| 0));

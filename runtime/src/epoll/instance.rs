@@ -1,7 +1,9 @@
 //! One epoll instance: its locks, the notes left for it, what is registered.
 //!
-//! `instance::ready` says what is ready, `instance::inner` keeps what stands in the kernel for it.
+//! `instance::adoption` takes registrations over from the kernel, `instance::ready` says what is ready, `instance::inner` keeps what
+//! stands in the kernel for it.
 
+mod adoption;
 mod inner;
 mod notes;
 mod ready;
@@ -18,11 +20,12 @@ use std::collections::VecDeque;
 const IN_SIDE: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLRDNORM) as u32
     | (libc::EPOLLERR | libc::EPOLLHUP) as u32;
 const OUT_SIDE: u32 = (libc::EPOLLOUT | libc::EPOLLWRNORM) as u32;
+/// Readable or writable.
+pub const BOTH: u32 = BYTES | OUT_SIDE;
+/// What the kernel reports when bytes come.
+const BYTES: u32 = (libc::EPOLLIN | libc::EPOLLRDNORM) as u32;
 const EDGE: u32 = libc::EPOLLET as u32;
 const ONESHOT: u32 = libc::EPOLLONESHOT as u32;
-/// What the inner instance watches a lifeline for.
-const LIFELINE: u32 =
-    (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET) as u32;
 
 /// The kernel's descriptors are looked at no later than at every so many busy calls or ticks.
 const CALLS_PER_KERNEL_LOOK: u32 = 16;
@@ -86,15 +89,18 @@ pub struct Nested {
     pub fd: i32,
     pub events: u32,
     pub data: u64,
-    /// EPOLLET: whether it was ready at the last look, and whether something has happened since.
+    /// Whether it is ready, and its count of news, when it was last looked at.
+    ready: bool,
+    heard: u64,
+    /// EPOLLET: whether it was ready when it was last asked for, and whether something has happened since.
     was_ready: bool,
     edge: bool,
 }
 
 impl Nested {
-    /// Whether it is reported when it is ready: an edge is told once.
-    pub fn reports(&self) -> bool {
-        self.events & IN_SIDE != 0 && (self.events & EDGE == 0 || self.edge || !self.was_ready)
+    /// Whether it is to be reported: it is ready, and an edge is told once.
+    fn reports(&self) -> bool {
+        self.ready && self.events & IN_SIDE != 0 && (self.events & EDGE == 0 || self.edge || !self.was_ready)
     }
 }
 
@@ -112,6 +118,8 @@ pub struct State {
     /// By descriptor number.
     items: Vec<Item>,
     ready: VecDeque<i32>,
+    /// How often something has happened that a registration here waits for: news for an instance in which this one is nested.
+    pub news_count: u64,
     /// Epoll instances registered here.
     pub nested: Vec<Nested>,
     /// Threads in the kernel's epoll_wait on this instance.
@@ -138,6 +146,7 @@ impl Instance {
             watched: false,
             items: Vec::new(),
             ready: VecDeque::new(),
+            news_count: 0,
             nested: Vec::new(),
             sleepers: 0,
             unseen: false,
@@ -289,12 +298,8 @@ impl State {
             self.items.get(fd as u32 as usize).is_some_and(|item| item.parked && item.socket == socket);
         if !parked {
             self.open_inner()?;
-            let mut lifeline = libc::epoll_event { events: LIFELINE, u64: u64::from(fd as u32) };
-            // SAFETY: one valid event.
-            unsafe { sys::epoll_ctl(self.inner, libc::EPOLL_CTL_ADD, fd, &mut lifeline) }?;
+            self.add_lifeline(fd)?;
             self.place_bell(channel, slot);
-            // The kernel reports the state at registration; it is judged below, once.
-            self.take_inner();
         }
         self.remember(fd, event);
         if let Some(item) = self.items.get_mut(fd as u32 as usize) {
@@ -306,26 +311,6 @@ impl State {
         self.enqueue(fd);
         self.wake_sleeper();
         Ok(())
-    }
-
-    /// Takes a candidate's registration over from the kernel; true when there was one.
-    pub fn adopt(&mut self, fd: i32, socket: u32, channel: &Channel, slot: u32) -> bool {
-        let Some(item) = self.item(fd).copied().filter(|item| item.socket == KERNEL) else {
-            return false;
-        };
-        // SAFETY: no event is needed to delete.
-        if unsafe { sys::epoll_ctl(self.fd, libc::EPOLL_CTL_DEL, fd, core::ptr::null_mut()) }.is_err() {
-            // A registration of an earlier owner of the number, which the kernel has dropped.
-            self.remove_item(fd);
-            return false;
-        }
-        let event = libc::epoll_event { events: item.events, u64: item.data };
-        self.enter(fd, socket, channel, slot, &event).is_ok()
-    }
-
-    /// A one-shot registration with the kernel: it may have fired.
-    pub fn unsure(&self, fd: i32) -> bool {
-        self.item(fd).is_some_and(|item| item.socket == KERNEL && item.events & ONESHOT != 0)
     }
 
     /// Whether the kernel serves any descriptor of the program here.
@@ -342,6 +327,7 @@ impl State {
             (item.in_edge, item.out_edge) = (true, true);
         }
         self.enqueue(fd);
+        self.count_if_ready(fd);
         self.wake_sleeper();
     }
 

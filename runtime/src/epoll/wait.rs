@@ -164,11 +164,10 @@ impl Waiter<'_> {
         if state.nested.is_empty() {
             return side;
         }
-        let nested = descriptors(&state);
         drop(state);
-        let ready = Heap::new(|| nested.iter().map(|fd| has_ready(*fd, MOST_NESTED)).collect::<Vec<bool>>());
+        look_at_nested(self.instance, MOST_NESTED);
         let rest = events.get_mut(side.filled..).unwrap_or_default();
-        Side { filled: side.filled + self.instance.lock().collect_nested(&ready, rest), ..side }
+        Side { filled: side.filled + self.instance.lock().collect_nested(rest), ..side }
     }
 
     /// This thread has taken rings or news of the kernel and returns without having looked at what they were about: one that
@@ -203,7 +202,7 @@ impl Waiter<'_> {
         let rest = Rest::beside_all();
         // Frames are nothing to an instance whose members the kernel serves.
         let work = !self.instance.lock().kernel_only() && self.something();
-        let result = if work || self.nested_ready() || before.any_since() {
+        let result = if work || look_at_nested(self.instance, MOST_NESTED) || before.any_since() {
             Ok(0)
         } else {
             stats::process().sleeps.add(1);
@@ -215,10 +214,6 @@ impl Waiter<'_> {
         drop(rest);
         doze(self.epoll, false, MOST_NESTED);
         result
-    }
-
-    fn nested_ready(&self) -> bool {
-        reporting(&self.instance.lock()).iter().any(|fd| has_ready(*fd, MOST_NESTED))
     }
 
     /// The kernel's epoll_wait; events of the inner instance are taken out and acted upon.
@@ -256,12 +251,6 @@ fn descriptors(state: &State) -> Heap<Vec<i32>> {
     Heap::new(|| state.nested.iter().map(|nested| nested.fd).collect())
 }
 
-/// Those of them that would be reported if they were ready.
-fn reporting(state: &State) -> Heap<Vec<i32>> {
-    let reporting = || state.nested.iter().filter(|nested| nested.reports());
-    Heap::new(|| reporting().map(|nested| nested.fd).collect())
-}
-
 /// Counts this thread among the sleepers of an instance and of those nested in it, or out again.
 fn doze(fd: i32, asleep: bool, depth: u32) {
     let Entry::Epoll(number) = table::get(fd) else { return };
@@ -290,12 +279,14 @@ pub fn doze_for_poll(fd: i32, asleep: bool) {
 
 /// Whether a wait on this epoll descriptor would report something at once.
 pub fn ready(fd: i32) -> bool {
-    has_ready(fd, MOST_NESTED)
+    look(fd, MOST_NESTED).0
 }
 
-fn has_ready(fd: i32, depth: u32) -> bool {
-    let Entry::Epoll(number) = table::get(fd) else { return false };
-    let Some(instance) = at(number) else { return false };
+/// Whether a wait on this instance would report something at once, and its count of news.
+fn look(fd: i32, depth: u32) -> (bool, u64) {
+    let Entry::Epoll(number) = table::get(fd) else { return (false, 0) };
+    let Some(instance) = at(number) else { return (false, 0) };
+    let mut ready = false;
     let mut state = instance.lock();
     state.expect_watchers();
     if !state.kernel_only() {
@@ -307,22 +298,30 @@ fn has_ready(fd: i32, depth: u32) -> bool {
         sort_all();
         state = instance.lock();
         instance.take_notes(&mut state);
-        if state.any_ready() {
-            if core::mem::take(&mut state.unseen) && state.sleepers > 0 {
-                state.wake_sleeper();
-            }
-            return true;
+        ready = state.any_ready();
+        if ready && core::mem::take(&mut state.unseen) && state.sleepers > 0 {
+            state.wake_sleeper();
         }
     }
-    let all: Heap<Vec<(i32, bool)>> =
-        Heap::new(|| state.nested.iter().map(|nested| (nested.fd, nested.reports())).collect());
     drop(state);
-    // All of them, and first: a ring that nobody has taken there would be news of this one to the kernel.
-    let mut nested = false;
-    for (fd, reports) in all.iter().filter(|_| depth > 0) {
-        nested |= has_ready(*fd, depth - 1) && *reports;
+    // Before the kernel is asked: a ring that nobody has taken there would be news of this one to it.
+    ready |= depth > 0 && look_at_nested(instance, depth - 1);
+    ready = ready || kernel_state(fd, libc::POLLIN) & libc::POLLIN != 0;
+    (ready, instance.lock().news_count)
+}
+
+/// Looks at all instances that are nested in one; whether one is to be reported.
+fn look_at_nested(instance: &Instance, depth: u32) -> bool {
+    let nested = descriptors(&instance.lock());
+    if nested.is_empty() {
+        return false;
     }
-    nested || kernel_state(fd, libc::POLLIN) & libc::POLLIN != 0
+    let look = |fd: &i32| {
+        let (ready, news) = look(*fd, depth);
+        (*fd, ready, news)
+    };
+    let looks = Heap::new(|| nested.iter().map(look).collect::<Vec<_>>());
+    instance.lock().hear_nested(&looks)
 }
 
 /// Sorts the frames of all channels.

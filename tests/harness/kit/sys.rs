@@ -191,6 +191,14 @@ pub fn ioctl_int(fd: c_int, request: libc::Ioctl) -> Outcome {
     status(unsafe { libc::ioctl(fd, request, &raw mut value) }).map(|_| value as usize)
 }
 
+/// What the other end's kernel has not acknowledged (SIOCOUTQ of tcp(7)), asked of the kernel past all who intercept ioctl(2).
+pub fn unacknowledged(fd: c_int) -> c_int {
+    let mut value: c_int = -1;
+    // SAFETY: the request writes one int.
+    unsafe { libc::syscall(libc::SYS_ioctl, fd, libc::TIOCOUTQ, &raw mut value) };
+    value
+}
+
 /// `setsockopt` with any plain value.
 pub fn setsockopt<T>(fd: c_int, level: c_int, name: c_int, value: &T) -> Outcome {
     let length = size_of::<T>() as u32;

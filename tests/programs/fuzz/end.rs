@@ -304,7 +304,12 @@ impl End {
         }
         self.sends_no_more |= how == libc::SHUT_WR;
         self.reads_no_more |= how == libc::SHUT_RD;
-        show(sys::shutdown(fd, how))
+        let result = sys::shutdown(fd, how);
+        // That the end is acknowledged is an edge to those who watch the connection, now or later.
+        while !self.far && sys::unacknowledged(fd) > 0 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        show(result)
     }
 
     /// Closes all descriptors. With bytes unread that is a reset, if nobody else holds the connection.

@@ -1,7 +1,7 @@
 //! What stands in the kernel for an epoll instance: the inner instance, the bell, nested epoll instances.
 //! Which streams are ready is judged in `instance::ready`.
 
-use super::{EDGE, Nested, ONESHOT, OUT_SIDE, State};
+use super::{BOTH, EDGE, IN_SIDE, Nested, ONESHOT, State};
 use crate::bell::{self, Bell};
 use crate::channel::Channel;
 use crate::{session, socket, stats, sys, table};
@@ -12,6 +12,9 @@ const BELL: u64 = u64::MAX;
 /// Number of the bell among Convoy's own in the program's instance, behind those of nested instances.
 const DIRECT_BELL: u64 = table::CAPACITY as u64 + 1;
 const EPOLLIN: u32 = libc::EPOLLIN as u32;
+/// What the inner instance watches a lifeline for.
+const LIFELINE: u32 =
+    (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET) as u32;
 
 impl State {
     pub(super) fn open_inner(&mut self) -> sys::Answer<()> {
@@ -43,6 +46,28 @@ impl State {
             self.watch_bell_inside(fd);
         }
         Ok(())
+    }
+
+    /// The kernel reports the state of a descriptor at its registration. That is no news, neither here, where it is judged once, nor
+    /// for those who watch this instance.
+    pub(super) fn add_lifeline(&mut self, fd: i32) -> sys::Answer<()> {
+        let mut lifeline = libc::epoll_event { events: LIFELINE, u64: u64::from(fd as u32) };
+        if self.watched {
+            let _ = self.heed_inner(0);
+        }
+        // SAFETY: one valid event.
+        let added = unsafe { sys::epoll_ctl(self.inner, libc::EPOLL_CTL_ADD, fd, &mut lifeline) };
+        self.take_inner();
+        if self.watched {
+            self.tick |= self.heed_inner(EPOLLIN).is_err();
+        }
+        added
+    }
+
+    fn heed_inner(&mut self, events: u32) -> sys::Answer<()> {
+        let mut event = libc::epoll_event { events, u64: self.mark };
+        // SAFETY: one valid event.
+        unsafe { sys::epoll_ctl(self.fd, libc::EPOLL_CTL_MOD, self.inner, &mut event) }
     }
 
     fn watch_bell_inside(&mut self, bell: i32) {
@@ -97,7 +122,7 @@ impl State {
                 old.own_line(old_slot).receive_waiters.remove(bell.number);
             }
             self.place_bell(channel, slot);
-            self.news(*fd, true);
+            self.news(*fd, BOTH);
         }
         if !descriptors.is_empty() {
             self.wake_sleeper();
@@ -227,18 +252,23 @@ impl State {
             socket.hint.store(true, Ordering::Relaxed);
         }
         if self.is_promoted(fd) {
-            self.news(fd, events & OUT_SIDE != 0);
+            self.news(fd, events);
         }
     }
 
     /// Takes over an epoll instance that the kernel has accepted as a member: it only says that something happened.
     pub fn nest(&mut self, fd: i32, event: &libc::epoll_event) -> sys::Answer<()> {
-        let own = self.draw_mark().wrapping_add(1 + u64::from(fd as u32));
-        let mut watched = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: own };
-        // SAFETY: one valid event.
-        unsafe { sys::epoll_ctl(self.fd, libc::EPOLL_CTL_MOD, fd, &mut watched) }?;
+        self.watch_nested(fd, event.events)?;
         let data = event.u64;
-        self.nested.push(Nested { fd, events: event.events, data, was_ready: false, edge: true });
+        self.nested.push(Nested {
+            fd,
+            events: event.events,
+            data,
+            ready: false,
+            heard: 0,
+            was_ready: false,
+            edge: true,
+        });
         if self.sleepers > 0 {
             // A bell: whoever sleeps here may have been alone with the kernel.
             self.open_inner()?;
@@ -247,19 +277,44 @@ impl State {
         Ok(())
     }
 
-    /// Reports nested instances; `ready` says which of them are.
-    pub fn collect_nested(&mut self, ready: &[bool], events: &mut [libc::epoll_event]) -> usize {
+    /// The kernel says that something happened there, if the program wants to hear of it at all.
+    fn watch_nested(&mut self, fd: i32, wanted: u32) -> sys::Answer<()> {
+        let own = self.draw_mark().wrapping_add(1 + u64::from(fd as u32));
+        let events = if wanted & IN_SIDE == 0 { EDGE } else { EPOLLIN | EDGE };
+        let mut watched = libc::epoll_event { events, u64: own };
+        // SAFETY: one valid event.
+        unsafe { sys::epoll_ctl(self.fd, libc::EPOLL_CTL_MOD, fd, &mut watched) }
+    }
+
+    /// Takes note of how nested instances are: whether ready, and their count of news. Whether one is to be reported.
+    pub fn hear_nested(&mut self, looks: &[(i32, bool, u64)]) -> bool {
+        for (fd, ready, news) in looks {
+            let Some(nested) = self.nested.iter_mut().find(|nested| nested.fd == *fd) else { continue };
+            nested.ready = *ready;
+            if core::mem::replace(&mut nested.heard, *news) != *news {
+                nested.edge = true;
+                self.news_count += u64::from(nested.events & IN_SIDE != 0);
+            }
+        }
+        self.nested.iter().any(Nested::reports)
+    }
+
+    /// Reports nested instances, as they were when they were last looked at.
+    pub fn collect_nested(&mut self, events: &mut [libc::epoll_event]) -> usize {
         let mut filled = 0;
-        for (nested, ready) in self.nested.iter_mut().zip(ready) {
-            let report = *ready && nested.reports();
-            nested.was_ready = *ready;
-            if let Some(place) = events.get_mut(filled).filter(|_| report) {
-                *place = libc::epoll_event { events: libc::EPOLLIN as u32, u64: nested.data };
-                nested.edge = false;
-                if nested.events & ONESHOT != 0 {
-                    nested.events &= EDGE | ONESHOT;
-                }
-                filled += 1;
+        for index in 0..self.nested.len() {
+            let Some(nested) = self.nested.get_mut(index) else { break };
+            let report = nested.reports();
+            nested.was_ready = nested.ready;
+            let Some(place) = events.get_mut(filled).filter(|_| report) else { continue };
+            *place = libc::epoll_event { events: EPOLLIN, u64: nested.data };
+            filled += 1;
+            nested.edge = false;
+            if nested.events & ONESHOT != 0 {
+                nested.events &= EDGE | ONESHOT;
+                let (fd, events) = (nested.fd, nested.events);
+                // As it was, it would be one event that nobody gets.
+                let _ = self.watch_nested(fd, events);
             }
         }
         filled

@@ -1,7 +1,7 @@
 //! Notes in an instance's inbox: for which sockets bytes have come. Who sorts frames leaves them, whoever looks at the instance takes
 //! them first.
 
-use super::{Instance, State};
+use super::{BOTH, BYTES, Instance, State};
 use crate::channel;
 use crate::lock::MutexGuard;
 use crate::socket::{self, MANY, Socket};
@@ -35,10 +35,11 @@ impl Instance {
             // An agent's news may be about room.
             let far =
                 channel::any_far() && socket.stream().is_some_and(|(channel, _)| channel.leads_to_agent());
+            let events = if far { BOTH } else { BYTES };
             match socket.watch.load(Ordering::Relaxed) {
                 0 => {}
-                MANY => state.descriptors_of(index).into_iter().for_each(|fd| state.news(fd, far)),
-                mark => state.news(mark as u32 as i32, far),
+                MANY => state.descriptors_of(index).into_iter().for_each(|fd| state.news(fd, events)),
+                mark => state.news(mark as u32 as i32, events),
             }
         }
     }

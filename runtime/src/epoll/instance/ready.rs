@@ -1,7 +1,7 @@
 //! The ready queue of an epoll instance: which promoted streams have news, and what to report for them.
 //! What the kernel serves is not here.
 
-use super::{EDGE, IN_SIDE, Item, KERNEL, ONESHOT, OUT_SIDE, State};
+use super::{BYTES, EDGE, IN_SIDE, Item, KERNEL, ONESHOT, OUT_SIDE, State};
 use crate::wait::readiness;
 use crate::{position, socket, stats};
 
@@ -9,16 +9,18 @@ const ALWAYS: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
 const OVER: u32 = ALWAYS | libc::EPOLLRDHUP as u32;
 
 impl State {
-    /// Something has changed for a promoted stream; `room` when it may be writable again.
+    /// Something has changed for a promoted stream: it may be ready for `events`, again or still.
     #[inline]
-    pub fn news(&mut self, fd: i32, room: bool) {
+    pub fn news(&mut self, fd: i32, events: u32) {
         let Some(item) = self.items.get_mut(fd as u32 as usize) else {
             return;
         };
-        if room {
+        if events & OUT_SIDE != 0 {
             item.out_edge = true;
         }
         item.in_edge = true;
+        let awaited = item.present && item.armed && (item.events | ALWAYS) & events != 0;
+        self.news_count += u64::from(awaited);
         if !item.queued {
             item.queued = true;
             self.ready.push_back(fd);
@@ -34,13 +36,23 @@ impl State {
         }
     }
 
+    /// A stream that is ready when it is registered, or its registration changed, is news for those who watch this instance.
+    pub fn count_if_ready(&mut self, fd: i32) {
+        if self.watched
+            && let Some(item) = self.item(fd)
+            && state_of(fd, item.socket, item.events, position::ticks()) != 0
+        {
+            self.news_count += 1;
+        }
+    }
+
     /// Queues streams with bytes that another process of the family may have sorted: its notes do not come here.
     pub fn enqueue_with_bytes(&mut self) {
         for (fd, index) in self.promoted_sockets() {
             let stream = socket::at(index).and_then(socket::Socket::stream);
             if let Some((channel, slot)) = stream.filter(|(channel, slot)| channel.has_bytes(*slot)) {
                 if self.hears(fd, channel.received_bytes(slot)) {
-                    self.news(fd, false);
+                    self.news(fd, BYTES);
                 } else {
                     self.enqueue(fd);
                 }
