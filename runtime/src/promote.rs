@@ -5,7 +5,7 @@
 mod addresses;
 mod far;
 
-pub use addresses::{Address, Ends, are_ends, ends};
+pub use addresses::{Address, Ends, are_ends, ends, halves};
 pub use far::leave_again;
 
 use addresses::{address, is_loopback, key, namespace, plain};
@@ -281,14 +281,13 @@ fn finish_offer(
         socket.end_move(State::Candidate);
         return false;
     }
-    let found = channel::of_answer(session, answer.peer, answer.channel);
+    let (found, mark) = (channel::of_answer(session, answer.peer, answer.channel), socket.mark());
     let usable = found.ok().filter(|channel| {
-        answer.slot < channel.party.slots()
-            && channel.open_end(answer.slot, answer.generation, Some(socket.mark()))
+        answer.slot < channel.party.slots() && channel.open_end(answer.slot, answer.generation, Some(mark))
     });
     session.registry.withdraw(offer);
     let Some(channel) = usable else {
-        channel::refuse(&answer, socket.mark());
+        channel::refuse(&answer, mark);
         socket.end_move(State::Candidate);
         drop(slow);
         stats::process().bypasses_no_segment.add(1);

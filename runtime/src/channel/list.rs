@@ -68,7 +68,9 @@ pub fn with_peer(session: &Session, locked: &Locked<'_>, peer: Identity) -> sys:
         return Ok(known);
     }
     match locked.channel_between(own, peer) {
-        Some(found) if found.sides[0] != own => attach(&found),
+        Some(found) if found.sides[0] != own => {
+            known(own, peer, found.serial).map_or_else(|| attach(&found), Ok)
+        }
         _ => create(own, peer, locked),
     }
 }
@@ -162,12 +164,6 @@ pub fn with_agent(
 
 fn attach(found: &Found) -> sys::Answer<&'static Channel> {
     let [creator, _] = found.sides;
-    let known = all().find(|channel| {
-        channel.serial == found.serial && channel.peer == creator && channel.side == 1 && channel.usable()
-    });
-    if let Some(channel) = known {
-        return Ok(channel);
-    }
     let attached = |fd| Segment::attach(fd, found.serial, found.sides);
     let segment = Session::with_open_of(creator, found.descriptor, attached)?;
     let channel = register(segment?, 1, found.serial, creator, -1, None)?;

@@ -189,7 +189,6 @@ fn a_receiver_that_has_passed_impossible_switches_ends_the_channel() {
     end_all(pair, stream);
 }
 
-/// An agent resets the lines of a slot whose stream has ended, for the next one.
 /// Whatever slot the registry names: a stream has the ends of one connection.
 #[test]
 fn an_end_joins_the_stream_of_its_own_connection_only() {
@@ -210,6 +209,7 @@ fn an_end_joins_the_stream_of_its_own_connection_only() {
     unsafe { pair.end() };
 }
 
+/// An agent resets the lines of a slot whose stream has ended, for the next one.
 #[test]
 fn late_calls_on_a_slot_that_was_reset_end_nothing() {
     let pair = Pair::new();

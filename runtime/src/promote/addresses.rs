@@ -13,6 +13,12 @@ pub(super) fn plain((address, port): Address) -> (IpAddr, u16) {
     (address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4), port)
 }
 
+/// The two words of an address.
+pub fn halves(address: Ipv6Addr) -> [u64; 2] {
+    let bits = address.to_bits();
+    [(bits >> 64) as u64, bits as u64]
+}
+
 /// The socket's own or its peer's address, of a TCP socket.
 pub(super) fn address(fd: i32, peer: bool) -> Option<Address> {
     // SAFETY: plain bytes.
@@ -68,10 +74,6 @@ pub(super) fn is_loopback(address: Ipv6Addr) -> bool {
 pub(super) fn key(fd: i32, local: Address, peer: Address) -> Key {
     let end = u32::from(local > peer);
     let (low, high) = if end == 0 { (local, peer) } else { (peer, local) };
-    let halves = |address: Ipv6Addr| {
-        let bits = address.to_bits();
-        [(bits >> 64) as u64, bits as u64]
-    };
     let [a, b] = halves(low.0);
     let [c, d] = halves(high.0);
     let ports = u64::from(low.1) << 16 | u64::from(high.1);

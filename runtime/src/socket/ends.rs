@@ -2,7 +2,7 @@
 //! it.
 
 use super::{CHUNK, CHUNKS, SOCKETS, Socket};
-use crate::promote::Address;
+use crate::promote::{Address, halves};
 use crate::registry;
 use core::fmt;
 use core::net::{Ipv6Addr, SocketAddr};
@@ -24,10 +24,6 @@ pub const ENDS_BYTES: usize = crate::trace::wire::NAME_BYTES;
 impl Socket {
     /// Keeps the addresses: the local one, the other end's.
     pub fn note_ends(&self, local: Address, peer: Address) {
-        let halves = |address: Ipv6Addr| {
-            let bits = address.to_bits();
-            [(bits >> 64) as u64, bits as u64]
-        };
         let ([a, b], [c, d]) = (halves(local.0), halves(peer.0));
         let ports = u64::from(local.1) << 16 | u64::from(peer.1);
         for (word, value) in self.ends.iter().zip([a, b, c, d, ports]) {
@@ -47,8 +43,8 @@ impl Socket {
     pub fn mark(&self) -> u64 {
         let (local, peer) = self.ends();
         let words = |(address, port): Address| {
-            let bits = address.to_bits();
-            [(bits >> 64) as u64, bits as u64, u64::from(port)]
+            let [high, low] = halves(address);
+            [high, low, u64::from(port)]
         };
         let [[a, b, c], [d, e, f]] = [local.min(peer), local.max(peer)].map(words);
         registry::hash(&[a, b, c, d, e, f])
