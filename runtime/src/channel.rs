@@ -2,9 +2,10 @@
 //!
 //! Here: one channel, its slots and its end. `channel::list` makes, attaches and finds channels; `channel::send`,
 //! `channel::receive` and `channel::sort` move frames; `channel::reading` says from which path; `channel::queue` keeps what was received and not yet read;
-//! `channel::recall` brings a stream back to the kernel; `channel::far` has what is different when the other end is on
+//! `channel::recall` brings a stream back to the kernel; `channel::failure` ends a channel whose peer lies; `channel::far` has what is different when the other end is on
 //! another host.
 
+mod failure;
 mod far;
 pub mod far_return;
 mod half_close;
@@ -32,11 +33,12 @@ use crate::process::{self, Identity};
 use crate::room::Words;
 use crate::shm::party::{LaneSending, NONE, Party, Recovery};
 use crate::shm::segment::{LaneLines, Segment, SideHeader, SideLine, SlotState};
-use crate::{memory, stats, sys, table};
+use crate::{memory, stats, table};
 use convoy_aggregator::credit::{ReceiveCredit, SendCredit};
 use convoy_aggregator::path::{ReceivePath, SendPath};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
+pub use failure::{after_fork_in_child, await_resets};
 pub use list::{
     AGENT_SERIAL, MOST, all, anchored, at, at_exit, moved, of_answer, refuse, with_agent, with_peer,
 };
@@ -311,7 +313,7 @@ impl Channel {
 
     /// Ends this side of a stream: unread bytes are dropped; true when there were any.
     pub fn close_end(&self, slot: u32, generation: u8) -> bool {
-        self.set_socket(slot, None);
+        self.forget_socket(slot);
         let unread = self.drop_unread(slot);
         self.release_window(slot);
         if self.is_traced() {
@@ -332,7 +334,7 @@ impl Channel {
 
     /// This process is through with a stream with which another one goes on.
     pub fn give_up(&self, slot: u32) {
-        self.set_socket(slot, None);
+        self.forget_socket(slot);
         self.release_window(slot);
         self.streams.fetch_sub(1, Ordering::Relaxed);
     }
@@ -346,34 +348,6 @@ impl Channel {
         } else {
             // SAFETY: as above.
             unsafe { self.party.stream(last).sending() }.next_free = slot;
-        }
-    }
-
-    /// The channel cannot be used any more; its streams notice at their next call.
-    #[cold]
-    pub fn fail(&self, why: &str) -> Trouble {
-        if !self.party.shared().broken.swap(true, Ordering::Relaxed) {
-            stats::process().channels_broken.add(1);
-            stats::process().demotions_broken.add(u64::from(self.streams.load(Ordering::Relaxed)));
-            let (peer, streams) = (self.peer.pid(), self.streams.load(Ordering::Relaxed));
-            crate::log_warn!("channel to process {peer} ended, its streams ({streams}) are reset: {why}");
-            if self.is_traced() {
-                self.trace_reset(crate::trace::wire::Place::NO_SLOT, 0, why);
-            }
-            self.reset_streams(why);
-        }
-        Trouble::Broken
-    }
-
-    /// The connections of a failed channel are shut down, which wakes whoever sleeps on them.
-    fn reset_streams(&self, why: &str) {
-        for socket in self.sockets.iter().map(|word| word.load(Ordering::Relaxed)).filter(|index| *index != 0)
-        {
-            if let Some(socket) = crate::socket::at(socket - 1) {
-                crate::log_info!("{socket} to process {} is reset: {why}", self.peer.pid());
-                socket.hint.store(true, Ordering::Relaxed);
-                let _ = sys::shutdown(socket.fd.load(Ordering::Relaxed), libc::SHUT_RDWR);
-            }
         }
     }
 

@@ -32,7 +32,8 @@ fn close_socket(index: u32, fd: i32) {
     let Some(socket) = socket::at(index) else { return };
     epoll::forget(index, socket, fd);
     if !socket::dereference(index, socket, fd) {
-        return;
+        // The socket may have been known by this number.
+        return channel::await_resets();
     }
     let _slow = SLOW.lock();
     withdraw_offer(socket);

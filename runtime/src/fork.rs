@@ -125,6 +125,7 @@ fn become_child() {
     sys::empty_hand_in_child();
     lock::after_fork_in_child();
     socket::after_fork_in_child();
+    channel::after_fork_in_child();
     epoll::after_fork_in_child();
     KNOWN_PID.store(sys::getpid(), Ordering::Relaxed);
     flusher::after_fork_in_child();
