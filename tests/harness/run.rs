@@ -211,7 +211,7 @@ impl Run {
 }
 
 fn tail(text: &str) -> &str {
-    let start = text.len().saturating_sub(6000);
+    let start = text.len().saturating_sub(20_000);
     let start = (start..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
     &text[start..]
 }
@@ -301,8 +301,19 @@ pub fn describe_group(group: u32) -> String {
             let _ =
                 writeln!(out, "  {}: {state} in {place}, call {}", task.file_name().display(), call.trim());
         }
+        out += &channels_of(pid);
     }
     if out.is_empty() { "nothing that can be seen".into() } else { out }
+}
+
+/// What `convoy dump` says of a process that has the library, if the command lies beside that.
+fn channels_of(pid: u32) -> String {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let library = maps.lines().find_map(|line| line.ends_with("/libconvoy.so").then(|| line.split_once('/')));
+    let Some((_, path)) = library.flatten() else { return String::new() };
+    let command = Path::new("/").join(path).with_file_name("convoy");
+    let dump = Command::new(command).arg("dump").arg(pid.to_string()).env_remove("LD_PRELOAD").output();
+    dump.map_or(String::new(), |dump| String::from_utf8_lossy(&dump.stdout).into_owned())
 }
 
 /// Ends a whole process group.
