@@ -18,12 +18,27 @@ fn main() {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<u64>().expect("a number");
     match words.as_slice() {
-        ["run", seconds, seed, what] => honest::run(number(seconds), number(seed), what),
+        ["run", seconds, seed, what] => {
+            abort_on_panic();
+            honest::run(number(seconds), number(seed), what);
+        }
         ["guards"] => honest::guards(),
-        ["friend", port] => peers::friend(number(port) as u16),
+        ["friend", port] => {
+            abort_on_panic();
+            peers::friend(number(port) as u16);
+        }
         ["liar", port, seed, what] => {
             peers::liar(number(port) as u16, number(seed), scribble::What::of(what))
         }
         _ => panic!("usage: lie run SECONDS SEED segment|registry|both | lie guards"),
     }
+}
+
+/// A thread that panics would leave its connection open, and the other end waiting for it.
+fn abort_on_panic() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        std::process::abort();
+    }));
 }
