@@ -131,8 +131,13 @@ impl Channel {
     /// Whether the end that the kernel reports may be told beside bytes that the program has not read: it is the stream's, and
     /// what comes before it is here.
     pub fn may_tell_end(&self, slot: u32, generation: u8) -> bool {
-        self.may_end(slot, generation)
-            || self.recovery(slot) == Recovery::None && self.other_stays(slot) && self.has_bytes(slot)
+        match self.recovery(slot) {
+            Recovery::Running => false,
+            Recovery::Done | Recovery::Failed | Recovery::Quiet => true,
+            Recovery::None => {
+                self.may_end(slot, generation) || self.other_stays(slot) && self.has_bytes(slot)
+            }
+        }
     }
 
     /// Which of these events a sleeper may watch the kernel connection for, if at all: not for news that mean nothing yet. It is known

@@ -268,6 +268,25 @@ fn a_stream_that_returns_announces_no_switch() {
     end_all(pair, stream);
 }
 
+/// What is unread then stands before the end, as in the kernel.
+#[test]
+fn the_end_of_a_stream_that_has_returned_is_told_beside_unread_bytes() {
+    let pair = Pair::with(|end| end.way = Some(Way::new(-1)));
+    let stream = Stream::open(&pair);
+    begin(&stream);
+    assert_eq!(stream.stream.send(0, b"bytes"), Ok(Sent::Bytes(5)));
+    let (end, slot, generation) = (pair.ends[1], stream.stream.slot, stream.stream.generation);
+    end.sort().unwrap();
+    assert!(end.has_bytes(slot) && !end.may_tell_end(slot, generation), "the agent has not told of an end");
+    assert!(end.party.stream(slot).begin_recovery(Recovery::None));
+    assert!(!end.may_tell_end(slot, generation), "more may come");
+    for outcome in [Recovery::Done, Recovery::Failed, Recovery::Quiet] {
+        end.party.stream(slot).end_recovery(outcome);
+        assert!(end.may_tell_end(slot, generation) && !end.may_end(slot, generation), "{outcome:?}");
+    }
+    end_all(pair, stream);
+}
+
 /// Whoever joins it looks for a loss afterwards, and must be able to begin its return.
 #[test]
 fn a_loss_leaves_a_stream_alone_that_is_only_being_joined() {
