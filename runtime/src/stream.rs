@@ -129,13 +129,16 @@ enum Before {
 fn before(index: u32, socket: &Socket, fd: i32, kernel: impl Fn() -> Option<Handled>) -> Before {
     loop {
         match socket.state() {
+            // Another thread may have left the connection to the kernel meanwhile: the socket is another connection's then.
+            State::Promoted if table::socket(fd) != Some(index) => return Before::Over(None),
             State::Promoted => {
                 promote::leave_again(index, socket, fd);
                 return Before::Promoted;
             }
-            State::Candidate if promote::consider(index, socket, fd) => return Before::Promoted,
             State::Candidate => {
-                if let Some(answer) = kernel() {
+                if !promote::consider(index, socket, fd)
+                    && let Some(answer) = kernel()
+                {
                     return Before::Over(answer);
                 }
             }
