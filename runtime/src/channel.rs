@@ -2,8 +2,8 @@
 //!
 //! Here: one channel, its slots and its end. `channel::list` makes, attaches and finds channels; `channel::send`,
 //! `channel::receive` and `channel::sort` move frames; `channel::reading` says from which path; `channel::queue` keeps what was received and not yet read;
-//! `channel::recall` brings a stream back to the kernel; `channel::failure` ends a channel whose peer lies; `channel::far` has what is different when the other end is on
-//! another host.
+//! `channel::recall` brings a stream back to the kernel; `channel::failure` ends a channel whose peer lies; `channel::far` has
+//! what is different when the other end is on another host.
 
 mod failure;
 mod far;

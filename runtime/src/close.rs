@@ -195,7 +195,7 @@ pub fn shutdown(fd: i32, how: i32) -> Handled {
         withdraw_from_agent(index, socket);
     }
     if socket.state() == State::Promoted
-        && let Some((channel, slot)) = socket.stream()
+        && let Some((channel, slot, generation)) = socket.stream_of(index, fd)
     {
         let returns =
             || (libc::SHUT_RD..=libc::SHUT_RDWR).contains(&how) && channel.defer_shutdown(slot, how);
@@ -203,7 +203,6 @@ pub fn shutdown(fd: i32, how: i32) -> Handled {
             return Some(Ok(0));
         }
         if how != libc::SHUT_RD {
-            let generation = socket.generation();
             channel.settle_before_shutdown(slot, generation);
             // Who shuts both does not wait for the other end: threads that receive are to be woken.
             let waits = how == libc::SHUT_WR && !channel.may_shut_down_soon(slot, generation, fd);

@@ -27,7 +27,7 @@ pub fn demote(fd: i32, reason: Reason) -> bool {
             crate::log_debug!("{socket} goes back to the kernel: {why}");
             socket.share_modes(fd);
             let mut back = true;
-            if let Some((channel, slot, generation)) = socket.whole_stream() {
+            if let Some((channel, slot, generation)) = socket.stream_of(index, fd) {
                 if channel.is_traced() {
                     channel.trace_demote(slot, generation, why);
                 }

@@ -63,7 +63,7 @@ pub fn before_set(fd: i32, level: i32, name: i32, value: Option<i32>) -> Handled
 /// TCP_CORK on a stream: a channel holds nothing back, so the kernel is told only when it has the stream. Servers set and clear it
 /// for every answer. False when the kernel has to do it.
 fn cork(fd: i32, on: bool) -> bool {
-    let served = |(socket, (channel, slot)): (&Socket, (&Channel, u32))| {
+    let served = |(socket, (channel, slot, _)): (&Socket, (&Channel, u32, u8))| {
         let is_off = || sys::option(fd, libc::IPPROTO_TCP, libc::TCP_CORK) == Ok(0);
         if channel.sends_here(slot) {
             return socket.cork(on, is_off);
@@ -133,7 +133,7 @@ pub unsafe fn after_get(fd: i32, level: i32, name: i32, value: *mut c_void, leng
     if level != libc::IPPROTO_TCP || ![libc::TCP_INFO, libc::TCP_CORK].contains(&name) || value.is_null() {
         return;
     }
-    let Some((socket, (channel, slot))) = promoted(fd) else {
+    let Some((socket, (channel, slot, _))) = promoted(fd) else {
         return;
     };
     if name == libc::TCP_CORK {
@@ -160,17 +160,16 @@ pub unsafe fn after_get(fd: i32, level: i32, name: i32, value: *mut c_void, leng
 
 /// SIOCATMARK: the kernel, which keeps the mark, does not know of bytes before it that came through the channel.
 pub fn at_mark(fd: i32) -> Handled {
-    let (socket, (channel, slot)) = promoted(fd)?;
+    let (_, (channel, slot, generation)) = promoted(fd)?;
     let _ = channel.sort();
-    let before =
-        channel.receive_path(slot, socket.generation(), fd) == Ok(Path::Channel) && channel.has_bytes(slot);
+    let before = channel.receive_path(slot, generation, fd) == Ok(Path::Channel) && channel.has_bytes(slot);
     before.then_some(Ok(0))
 }
 
 /// FIONREAD: what can be read at once.
 pub fn readable_bytes(fd: i32) -> Handled {
-    let (socket, (channel, slot)) = promoted(fd)?;
-    Some(Ok(channel.readable(slot, socket.generation(), fd) as usize))
+    let (_, (channel, slot, generation)) = promoted(fd)?;
+    Some(Ok(channel.readable(slot, generation, fd) as usize))
 }
 
 /// What a connection with TCP_INQ reports with every message: how much can still be read, and 1 if that is the end.
@@ -180,7 +179,7 @@ pub fn bytes_left(fd: i32) -> Option<i32> {
         return None;
     }
     let bytes = match promoted(fd) {
-        Some((socket, (channel, slot))) => channel.readable(slot, socket.generation(), fd),
+        Some((_, (channel, slot, generation))) => channel.readable(slot, generation, fd),
         None => position::readable(fd),
     };
     let ended = || wait::kernel_state(fd, libc::POLLRDHUP) & libc::POLLRDHUP != 0;
@@ -188,7 +187,9 @@ pub fn bytes_left(fd: i32) -> Option<i32> {
     Some(i32::try_from(bytes).unwrap_or(i32::MAX))
 }
 
-fn promoted(fd: i32) -> Option<(&'static Socket, (&'static Channel, u32))> {
-    let socket = socket::at(table::socket(fd)?)?;
-    (socket.state() == State::Promoted).then_some((socket, socket.stream()?))
+/// The socket of `fd`, when that is a promoted stream, and where the stream is.
+fn promoted(fd: i32) -> Option<(&'static Socket, (&'static Channel, u32, u8))> {
+    let index = table::socket(fd)?;
+    let socket = socket::at(index)?;
+    (socket.state() == State::Promoted).then_some((socket, socket.stream_of(index, fd)?))
 }

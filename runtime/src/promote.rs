@@ -120,7 +120,7 @@ fn give_up(index: u32, socket: &Socket, fd: i32, offer: OfferRef) -> bool {
 /// Takes a candidate out of the table: from now on a plain kernel socket. False when it is none any more.
 pub fn forget_all(index: u32, socket: &Socket, fd: i32) -> bool {
     let _slow = SLOW.lock();
-    if table::socket(fd) != Some(index) || socket.state() != State::Candidate {
+    if !table::is_socket(fd, index) || socket.state() != State::Candidate {
         return false;
     }
     if socket.references.load(Ordering::Relaxed) == 1 {
@@ -140,7 +140,7 @@ pub fn forget_all(index: u32, socket: &Socket, fd: i32) -> bool {
 fn enter(index: u32, socket: &Socket, fd: i32) -> bool {
     // Not now if somebody is at it: it may be this very thread, interrupted by a signal.
     let Some(slow) = SLOW.try_lock() else { return false };
-    if table::socket(fd) != Some(index) || socket.state() != State::Candidate || socket.offer().is_some() {
+    if !table::is_socket(fd, index) || socket.state() != State::Candidate || socket.offer().is_some() {
         return false;
     }
     let refused = match meet(index, socket, fd) {
@@ -274,7 +274,7 @@ fn finish_offer(
     }
     // Not now if somebody is at it: it may be this very thread, interrupted by a signal.
     let Some(slow) = SLOW.try_lock() else { return false };
-    if table::socket(fd) != Some(index) || !quiet(socket) {
+    if !table::is_socket(fd, index) || !quiet(socket) {
         return false;
     }
     if !socket.take_offer(offer) {

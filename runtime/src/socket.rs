@@ -10,11 +10,12 @@
 mod ends;
 mod far;
 mod modes;
+mod place;
 
 pub use ends::{SocketLayout, anchored};
 pub use far::Far;
+pub use place::stream_at;
 
-use crate::channel::{self, Channel};
 use crate::lock::Mutex;
 use crate::position::{self, Opener};
 use crate::registry::OfferRef;
@@ -207,12 +208,6 @@ pub fn release(index: u32, socket: &Socket) {
     free(index, socket);
 }
 
-/// Channel, slot and generation, out of what [`Socket::place_word`] gives.
-#[inline]
-pub fn stream_at(word: u64) -> Option<(&'static Channel, u32, u8)> {
-    Some((channel::at((word >> 32) as u32)?, (word >> 8) as u32 & 0xff_ffff, word as u8))
-}
-
 impl Socket {
     fn reset(&self, fd: i32) {
         self.fd.store(fd, Ordering::Relaxed);
@@ -337,42 +332,10 @@ impl Socket {
         due
     }
 
-    pub fn place(&self, channel: &Channel, slot: u32, generation: u8) {
-        let word = u64::from(channel.index) << 32 | u64::from(slot) << 8 | u64::from(generation);
-        self.place.store(word, Ordering::Release);
-    }
-
-    /// Channel and slot of a promoted socket.
-    #[inline]
-    pub fn stream(&self) -> Option<(&'static Channel, u32)> {
-        self.whole_stream().map(|(channel, slot, _)| (channel, slot))
-    }
-
-    /// Whether its stream is still there: one that returned from another host may have left again, by another slot.
-    pub fn is_at(&self, channel: &Channel, slot: u32) -> bool {
-        self.stream().is_some_and(|(now, at)| core::ptr::eq(now, channel) && at == slot)
-    }
-
-    /// Channel, slot and generation, all of one moment.
-    #[inline]
-    pub fn whole_stream(&self) -> Option<(&'static Channel, u32, u8)> {
-        stream_at(self.place_word())
-    }
-
     /// Promoted, and nothing else is to be done before a call on its stream.
     #[inline]
     pub fn is_settled(&self) -> bool {
         self.state() == State::Promoted && !self.returned.load(Ordering::Relaxed)
-    }
-
-    /// Where its stream is, in one word; see [`stream_at`].
-    #[inline]
-    pub fn place_word(&self) -> u64 {
-        self.place.load(Ordering::Acquire)
-    }
-
-    pub fn generation(&self) -> u8 {
-        self.place.load(Ordering::Relaxed) as u8
     }
 
     pub fn offer(&self) -> Option<OfferRef> {

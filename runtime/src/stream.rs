@@ -2,6 +2,8 @@
 
 mod outcome;
 mod receive;
+#[cfg(test)]
+mod tests;
 
 pub use receive::receive_with_control;
 
@@ -129,8 +131,6 @@ enum Before {
 fn before(index: u32, socket: &Socket, fd: i32, kernel: impl Fn() -> Option<Handled>) -> Before {
     loop {
         match socket.state() {
-            // Another thread may have left the connection to the kernel meanwhile: the socket is another connection's then.
-            State::Promoted if table::socket(fd) != Some(index) => return Before::Over(None),
             State::Promoted => {
                 promote::leave_again(index, socket, fd);
                 return Before::Promoted;
@@ -199,7 +199,7 @@ fn with_stream(
     mut make: impl FnMut(&Call<'_>) -> Outcome,
 ) -> Outcome {
     loop {
-        let place = socket.place_word();
+        let Some(place) = socket.place_of(index, fd) else { return gone(fd) };
         let Some((channel, slot, generation)) = socket::stream_at(place) else { return Outcome::NOT_OURS };
         let call = Call { fd, socket, channel, slot, generation, place, flags };
         let result = make(&call);
@@ -208,6 +208,13 @@ fn with_stream(
         }
         sys::sched_yield();
     }
+}
+
+/// Another thread has left the connection to the kernel since its socket was looked up, or has closed it and the number is another
+/// connection's.
+#[cold]
+fn gone(fd: i32) -> Outcome {
+    if table::socket(fd).is_none() { Outcome::NOT_OURS } else { Outcome::failed(libc::EBADF) }
 }
 
 /// A kernel call on a candidate, visible to whoever wants to promote it; nothing when that has begun meanwhile.
@@ -370,7 +377,7 @@ impl Call<'_> {
     #[cold]
     fn moved(&self, index: u32) -> bool {
         let other = self.socket.place_word() != self.place;
-        table::socket(self.fd) == Some(index) && (other || self.socket.state() == State::Moving)
+        table::is_socket(self.fd, index) && (other || self.socket.state() == State::Moving)
     }
 
     /// Whether the descriptor still means this stream; another thread may have closed it during a sleep.

@@ -72,6 +72,13 @@ pub fn socket(fd: i32) -> Option<u32> {
     }
 }
 
+/// Whether `fd` is still the socket that was found before.
+#[inline]
+pub fn is_socket(fd: i32, index: u32) -> bool {
+    let word = TABLE.get(fd as u32 as usize);
+    word.is_some_and(|word| word.load(Ordering::Acquire) == Entry::Socket(index).encode())
+}
+
 /// Enters `entry`; false when the number is beyond the table (such descriptors stay with the kernel).
 pub fn set(fd: i32, entry: Entry) -> bool {
     let Some(word) = TABLE.get(fd as u32 as usize) else {

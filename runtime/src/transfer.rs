@@ -5,7 +5,6 @@ use crate::api::Handled;
 use crate::inside::Heap;
 use crate::socket::{self, State};
 use crate::{iov, room, stream, sys, table};
-use core::sync::atomic::Ordering;
 
 const BUFFER_BYTES: usize = 65536;
 /// What fits into this goes over the stack.
@@ -87,7 +86,10 @@ unsafe fn advance(input: i32, offset: *mut libc::off_t, done: usize, read: usize
 unsafe fn send_some(out: i32, bytes: &mut [u8]) -> Result<usize, i32> {
     let part = iov::single(bytes.as_mut_ptr(), bytes.len());
     // SAFETY: one valid part.
-    unsafe { stream::send(out, &part, 1, 0) }.unwrap_or(Err(libc::EBADF))
+    let sent = unsafe { stream::send(out, &part, 1, 0) };
+    // Another thread may have left the connection to the kernel.
+    // SAFETY: as above.
+    sent.unwrap_or_else(|| unsafe { sys::write(out, bytes.as_ptr(), bytes.len()) })
 }
 
 /// See [`crate::api::splice`].
@@ -102,14 +104,18 @@ pub unsafe fn splice(
     length: usize,
     flags: u32,
 ) -> Handled {
-    let tracked = [input, output].into_iter().find_map(table::socket)?;
-    let socket = socket::at(tracked)?;
+    let index = [input, output].into_iter().find_map(table::socket)?;
+    let socket = socket::at(index)?;
     // SAFETY: the caller's promise.
     let plain = || unsafe { sys::splice(input, input_offset, output, output_offset, length, flags) };
-    if socket.state() != State::Promoted
-        && let Some(result) = stream::in_kernel(socket, plain)
-    {
-        return Some(result);
+    while socket.state() != State::Promoted {
+        if let Some(result) = stream::in_kernel(socket, plain) {
+            return Some(result);
+        }
+        if socket.state() == State::Free {
+            return None;
+        }
+        sys::sched_yield();
     }
     if !input_offset.is_null() || !output_offset.is_null() {
         return Some(Err(libc::ESPIPE));
@@ -124,7 +130,7 @@ pub unsafe fn splice(
         // SAFETY: descriptors of the program.
         unsafe { stream_to_pipe(input, output, &mut buffer, wait) }
     } else {
-        pipe_to_stream(socket, plain)
+        pipe_to_stream(index, socket, output, plain)
     })
 }
 
@@ -146,9 +152,13 @@ unsafe fn stream_to_pipe(input: i32, output: i32, buffer: &mut [u8], wait: i32) 
 }
 
 /// What is taken from a pipe cannot be put back, so the kernel does it.
-fn pipe_to_stream(socket: &socket::Socket, plain: impl FnOnce() -> sys::Answer<usize>) -> Result<usize, i32> {
-    let (channel, slot, generation) = socket.whole_stream().ok_or(libc::EBADF)?;
-    let fd = socket.fd.load(Ordering::Relaxed);
+fn pipe_to_stream(
+    index: u32,
+    socket: &socket::Socket,
+    fd: i32,
+    plain: impl FnOnce() -> sys::Answer<usize>,
+) -> Result<usize, i32> {
+    let Some((channel, slot, generation)) = socket.stream_of(index, fd) else { return plain() };
     let call = channel.begin_kernel_send(slot, generation, fd).ok().flatten().ok_or(libc::EAGAIN)?;
     let result = plain();
     channel.end_kernel_send(slot, call);

@@ -37,7 +37,7 @@ pub unsafe fn control(epoll: i32, operation: i32, fd: i32, event: *mut libc::epo
         && let Some(wanted) = wanted
         && let Some(index) = table::socket(fd)
         && let Some(socket) = socket::at(index).filter(|socket| socket.state() == State::Promoted)
-        && let Some((channel, slot)) = socket.stream()
+        && let Some((channel, slot, _)) = socket.stream_of(index, fd)
     {
         if !exclusive_is_legal(wanted.events) {
             return Some(Err(libc::EINVAL));

@@ -35,7 +35,7 @@ fn finish(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) -> bo
     }
     // Not now if somebody is at it: it may be this very thread, interrupted by a signal.
     let Some(slow) = SLOW.try_lock() else { return false };
-    if table::socket(fd) != Some(index) || !quiet(socket) {
+    if !table::is_socket(fd, index) || !quiet(socket) {
         return false;
     }
     let opened = Far::Opened { slot, generation };
@@ -90,7 +90,7 @@ pub(super) fn ask_agent(index: u32, socket: &Socket, fd: i32) {
         return;
     }
     if let Some(_slow) = SLOW.try_lock()
-        && table::socket(fd) == Some(index)
+        && table::is_socket(fd, index)
     {
         agent::offer(index, socket);
     } else {
@@ -144,7 +144,7 @@ fn rejoin(index: u32, socket: &Socket, fd: i32, slot: u32, generation: u8) {
         || !matches!(old.recovery(old_slot), Recovery::Done | Recovery::Quiet)
         || old.has_bytes(old_slot)
         || old.sends_in_kernel(old_slot);
-    if stays || table::socket(fd) != Some(index) || !socket.begin_move(State::Promoted) {
+    if stays || !table::is_socket(fd, index) || !socket.begin_move(State::Promoted) {
         return;
     }
     if old.sends_in_kernel(old_slot) {

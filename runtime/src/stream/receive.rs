@@ -38,7 +38,7 @@ pub unsafe fn receive_with_control(fd: i32, message: *mut libc::msghdr, flags: i
             }))
         }
         State::Promoted => {
-            let (channel, slot, generation) = socket.whole_stream()?;
+            let (channel, slot, generation) = socket.stream_of(index, fd)?;
             if !channel.reads_kernel_for_good(slot, generation, fd) {
                 return None;
             }

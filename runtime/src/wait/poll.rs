@@ -97,7 +97,7 @@ fn members(set: &[libc::pollfd]) -> Heap<SmallVec<[Member; FEW]>> {
                 }
                 match socket.state() {
                     State::Promoted => {
-                        let (channel, slot) = socket.stream()?;
+                        let (channel, slot, _) = socket.stream_of(number, entry.fd)?;
                         Kind::Stream(socket, channel, slot)
                     }
                     State::Free => return None,
